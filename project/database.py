@@ -1,0 +1,415 @@
+"""What makes SQLite and PostgreSQL behave alike, and what keeps a request from waiting for a database in trouble.
+
+Two engines, one database. ``db.session`` and the streams use the default one, with transactions. The
+requests use the other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and
+``ROLLBACK`` would be two more round trips that change nothing.
+"""
+
+import contextlib
+import math
+import select
+import socket
+import sqlite3
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+import psycopg2
+import psycopg2.extensions
+from flask import current_app
+from sqlalchemy import DateTime, String, event, text
+from sqlalchemy.dialects.sqlite import DATETIME
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+CALL_SECONDS = 3.0  # how long one database call may take
+REQUEST_SECONDS = 5.0  # how long connecting, calling and trying again may take together
+CONNECT_SECONDS = 1.0  # how long one address of a database host may take to accept a connection
+POOL_SECONDS = 1  # how long to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
+BREAK_SECONDS = 0.25  # how long to fail at once after a deadline has passed
+RFC3339 = '%Y-%m-%dT%H:%M:%S.%fZ'
+
+_end = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
+
+
+class DeadlineError(psycopg2.OperationalError):
+    """The database did not answer in time; the connection is closed, what became of the statement is unknown."""
+
+
+class FrozenError(Exception):
+    """The database was found frozen a moment ago: this call was not tried."""
+
+
+# --- time
+
+
+def utcnow():
+    """This moment, in UTC and timezone-aware."""
+    return datetime.now(UTC)
+
+
+class UTCDateTime(TypeDecorator):
+    """A moment: timezone-aware and in UTC, whatever the time zone of the machine or of the session.
+
+    PostgreSQL has a type for it. SQLite has none and drops the zone, so there the text is RFC 3339 with
+    six digits of a second and a ``Z``, which sorts as the moments do.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect):
+        """The column's type on ``dialect``."""
+        if dialect.name == 'sqlite':
+            stored = '%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ'
+            return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
+        return self.impl
+
+    def process_bind_param(self, value, dialect):
+        """Convert to UTC; a naive ``datetime`` is refused with ValueError, since nobody knows what it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError('a moment needs a time zone: use datetime.now(UTC)')
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value, dialect):
+        """Convert to an aware ``datetime`` in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class rfc3339(FunctionElement):  # noqa: N801, since SQL functions have lower-case names
+    """``rfc3339(column)``: a UTCDateTime column as it goes over the wire, written by the database.
+
+    Parsing a timestamp into a ``datetime`` and formatting it again takes longer than all the rest of a row.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(rfc3339, 'postgresql')
+def _rfc3339_postgresql(element, compiler, **kw):
+    column = compiler.process(element.clauses, **kw)
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+@compiles(rfc3339, 'sqlite')
+def _rfc3339_sqlite(element, compiler, **kw):
+    return compiler.process(element.clauses, **kw)  # stored in this form
+
+
+# --- engines
+
+
+def configure(app):
+    """Set the options of the two engines in ``app.config``, where Flask-SQLAlchemy looks for them.
+
+    :param app: the Flask app, its settings checked.
+    """
+    url = app.config['SQLALCHEMY_DATABASE_URI']
+    options = {
+        'pool_size': app.config['POOL_SIZE'],
+        'max_overflow': app.config['POOL_OVERFLOW'],
+        'pool_timeout': POOL_SECONDS,
+    }
+    if url.get_backend_name() == 'postgresql':
+        # Texts are UTF-8 whatever the server's default; hstore would cost a query for each new connection.
+        options |= {'use_native_hstore': False, 'connect_args': {'client_encoding': 'utf8'}}
+    app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
+    app.config['SQLALCHEMY_BINDS'] = {'autocommit': {'url': url, 'isolation_level': 'AUTOCOMMIT', **options}}
+
+
+def init_app(app):
+    """Give the engines of ``app`` deadlines, host by host connecting, and SQLite its settings.
+
+    :param app: the Flask app on which Flask-SQLAlchemy was initialised.
+    """
+    breaker = app.extensions['breaker'] = Breaker()
+    with app.app_context():
+        for name, engine in app.extensions['sqlalchemy'].engines.items():
+            if engine.dialect.name == 'sqlite':
+                event.listen(engine, 'connect', _prepare_sqlite)
+                if name != 'autocommit':
+                    event.listen(engine, 'begin', _begin_sqlite)
+            else:
+                psycopg2.extensions.set_wait_callback(_wait)
+                event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(breaker, kw))
+            event.listen(engine, 'handle_error', _judge_error)
+
+
+def _prepare_sqlite(connection, record):
+    # Transactions are begun by _begin_sqlite: the driver would begin them late, and not at all before DDL.
+    connection.isolation_level = None
+    # The default, FULL, stays for "synchronous": an answered write survives a power cut.
+    for pragma in ('busy_timeout=3000', 'journal_mode=WAL', 'foreign_keys=ON'):
+        connection.execute(f'PRAGMA {pragma}')
+
+
+def _begin_sqlite(connection):
+    # A transaction that reads first and then writes could not wait for its turn: SQLite fails it at once.
+    connection.exec_driver_sql('BEGIN IMMEDIATE')
+
+
+def _judge_error(context):
+    """Mark which errors mean that the connection is of no use any more."""
+    if getattr(context.original_exception, 'pgcode', None) in ('25006', '57P01', '57P02', '57P03'):
+        # The server became a standby or is going away. Its connections are still there, but lead nowhere.
+        context.is_disconnect = True
+    if isinstance(context.original_exception, DeadlineError):
+        # One slow COMMIT says nothing against the other connections.
+        context.invalidate_pool_on_disconnect = False
+
+
+# --- deadlines
+
+
+if 'gevent.monkey' in sys.modules:  # gunicorn's gevent worker patches the process before it loads the app
+    from gevent.socket import wait_read, wait_write
+
+    def _await_socket(fd, readable, seconds):
+        try:
+            (wait_read if readable else wait_write)(fd, timeout=seconds)
+        except TimeoutError:
+            return False
+        return True
+else:
+
+    def _await_socket(fd, readable, seconds):
+        poll = select.poll()
+        poll.register(fd, select.POLLIN if readable else select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+
+def _wait(connection):
+    """Wait until psycopg2's call is done, at most for the deadline.
+
+    libpq has no read timeout, so a frozen server would freeze the request with it. psycopg2 closes the
+    connection when this raises. The statement is never cancelled: a COMMIT that waits for a synchronous
+    standby answers a cancel with success, for a commit that the standby does not have. See psycopg2's
+    ``set_wait_callback`` and PostgreSQL's ``synchronous_commit``.
+    """
+    end = None
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        now = time.monotonic()
+        end = end or min(now + CALL_SECONDS, _end.get())
+        if end <= now or not _await_socket(connection.fileno(), state == psycopg2.extensions.POLL_READ, end - now):
+            raise DeadlineError('the database did not answer in time')
+
+
+@contextlib.contextmanager
+def deadline(seconds):
+    """Let the database calls within the block take at most ``seconds`` together.
+
+    :param seconds: a float; the call that goes on for longer raises :class:`DeadlineError`.
+    """
+    token = _end.set(min(_end.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+class Breaker:
+    """Fails calls at once while the database is known to be frozen; one at a time tries whether it still is."""
+
+    def __init__(self):
+        self._retry_at = None
+
+    def check(self):
+        """Let the call pass, or raise :class:`FrozenError`."""
+        if self._retry_at is not None:
+            now = time.monotonic()
+            if now < self._retry_at:
+                raise FrozenError
+            self._retry_at = now + CALL_SECONDS  # this call is the one that tries
+
+    def trip(self):
+        """A connection attempt or a read has passed its deadline."""
+        self._retry_at = time.monotonic() + BREAK_SECONDS
+
+    def reset(self):
+        """The database has answered."""
+        self._retry_at = None
+
+
+_resolver = ThreadPoolExecutor(4, 'resolver')
+
+
+def _connect(breaker, kw):
+    """Connect to the first address of the URL's hosts that takes us, each within its own deadline.
+
+    libpq would go through the hosts itself, but its ``connect_timeout`` is not in force while a wait
+    callback is set, nor does any timeout bound its look-up of names.
+
+    :raises psycopg2.OperationalError: the last address's error.
+    """
+    hosts = (kw.get('host') or '').split(',')
+    ports = str(kw.get('port') or '').split(',')
+    error = psycopg2.OperationalError('no host of the database has an address')
+    for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True):
+        try:
+            addresses = _resolve(host)
+        except psycopg2.OperationalError as reason:
+            error = reason
+            continue
+        for address in addresses:
+            try:
+                with deadline(CONNECT_SECONDS):
+                    connection = psycopg2.connect(**{**kw, 'host': host, 'port': port, **address})
+                breaker.reset()
+                return connection
+            except psycopg2.OperationalError as reason:
+                error = reason
+    if isinstance(error, DeadlineError):
+        breaker.trip()
+    raise error
+
+
+def _resolve(host):
+    """The addresses of ``host``, each as libpq's parameter for it."""
+    if not host or host.startswith(('/', '@')):
+        return [{}]  # a Unix socket
+    try:
+        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(CONNECT_SECONDS)
+    except TimeoutError:
+        raise DeadlineError('the name service did not answer in time') from None
+    except OSError:
+        raise psycopg2.OperationalError('the name of a database host is unknown') from None
+    return [{'hostaddr': address[0]} for *_, address in found]
+
+
+# --- what requests use
+
+
+def read(statement, parameters=None):
+    """Run a select on its own and return its rows.
+
+    It is tried once more when the connection turns out to have died in the pool.
+
+    :param statement: the select; the same object each time, so that SQLAlchemy compiles it once.
+    :param parameters: its bound values by name.
+    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
+    """
+    breaker = current_app.extensions['breaker']
+    breaker.check()
+    for last_try in (False, True):
+        try:
+            with _engine().connect() as connection:
+                rows = connection.execute(statement, parameters).all()
+            breaker.reset()
+            return rows
+        except DBAPIError as error:
+            if isinstance(error.orig, DeadlineError):
+                breaker.trip()
+                raise
+            if last_try or not (error.connection_invalidated or _rolled_back(error)):
+                raise
+
+
+def write(statement, parameters=None):
+    """Run an insert, update or delete on its own, commit it, and return the rows of its RETURNING.
+
+    A connection that died in the pool is replaced before the statement is sent. After that only a
+    failure that the database reports as rolled back is tried again; anything else may have been
+    committed, and is raised.
+
+    :param statement: with RETURNING; the same object each time, so that SQLAlchemy compiles it once.
+    :param parameters: its bound values by name.
+    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble, the outcome unknown.
+    """
+    current_app.extensions['breaker'].check()
+    for last_try in (False, False, True):
+        try:
+            with _engine().connect() as connection:
+                if _died(connection):
+                    connection.invalidate()
+                rows = connection.execute(statement, parameters).all()
+            current_app.extensions['breaker'].reset()
+            return rows
+        except DBAPIError as error:
+            if last_try or not _rolled_back(error):
+                raise
+
+
+def stream(statement, parameters, size):
+    """Yield the rows of a select in lists of ``size``, through a server-side cursor.
+
+    The connection is freed when the rows are at their end or the generator is closed. A client that
+    stops reading for a minute loses it: PostgreSQL ends the transaction.
+
+    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
+    """
+    with current_app.extensions['sqlalchemy'].engine.connect() as connection:
+        if connection.dialect.name == 'postgresql':
+            # For this transaction only; a cursor that is read to its end should start as one that is not:
+            # at once, along the index, instead of after a sort of the whole table.
+            connection.execute(STREAM_SETTINGS)
+        rows = connection.execution_options(stream_results=True, yield_per=size).execute(statement, parameters)
+        yield from rows.partitions()
+
+
+STREAM_SETTINGS = text(
+    "SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
+
+
+def round_trip(seconds):
+    """How long the database takes to answer nothing, in seconds.
+
+    :param seconds: after how many to give up.
+    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: it does not answer.
+    """
+    started = time.perf_counter()
+    with deadline(seconds):
+        read(_ONE)
+    return time.perf_counter() - started
+
+
+_ONE = text('SELECT 1')
+
+
+def _engine():
+    return current_app.extensions['sqlalchemy'].engines['autocommit']
+
+
+def _died(connection):
+    """Whether the server has closed this idle connection: then its socket has something to read."""
+    if connection.dialect.name != 'postgresql':
+        return False
+    return _await_socket(connection.connection.fileno(), True, 0)
+
+
+def _rolled_back(error):
+    """Whether the database says that the statement did nothing and may be tried again.
+
+    40001 is a serialization failure, 40P01 a deadlock: PostgreSQL's manual, "Serialization Failure Handling".
+    """
+    return getattr(error.orig, 'pgcode', None) in ('40001', '40P01')
+
+
+def in_trouble(error):
+    """Whether ``error`` says that the database can't serve now, rather than that the statement is wrong.
+
+    SQLSTATE classes (PostgreSQL's manual, appendix A): 08 connection, 25006 read-only, 53 resources,
+    57 operator, 40001 and 40P01 concurrency, 55P03 lock. SQLite has no codes: all that is operational counts.
+    """
+    if isinstance(error, FrozenError):
+        return True
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated or isinstance(error.orig, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    code = getattr(error.orig, 'pgcode', None) or ''
+    if code.startswith(('08', '53', '57')) or code in ('25006', '40001', '40P01', '55P03'):
+        return True
+    return isinstance(error.orig, sqlite3.OperationalError)
