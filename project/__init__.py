@@ -1,0 +1,40 @@
+"""The users service."""
+
+import os
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+
+db = SQLAlchemy()
+migrate = Migrate(directory=os.path.join(os.path.dirname(__file__), 'migrations'))
+
+
+def create_app(settings=None):
+    """Make the Flask app.
+
+    :param settings: a configuration class or its import string; else the one that ``APP_SETTINGS`` names,
+        else ``project.config.DevelopmentConfig``.
+    :raises project.config.SettingsError: a setting is missing or wrong.
+    """
+    # These modules import db from this one.
+    from project import config, database, errors, headers, json_provider, observability
+    from project.api import auth
+    from project.api.system import system_blueprint
+    from project.api.views import users_blueprint
+
+    app = Flask(__name__, static_folder=None)
+    app.config.from_object(settings or config.default_settings())
+    config.init_app(app)
+    app.json = json_provider.OrjsonProvider(app)
+    app.response_class = json_provider.JSONResponse
+    # '//users' is an unknown path, not a redirect that answers HTML.
+    app.url_map.merge_slashes = False
+    database.configure(app)
+    db.init_app(app)
+    migrate.init_app(app, db)
+    for part in (database, observability, headers, errors, auth):
+        part.init_app(app)
+    app.register_blueprint(users_blueprint)
+    app.register_blueprint(system_blueprint)
+    return app

@@ -1,0 +1,42 @@
+"""Who may do what: a bearer token (RFC 6750) guards what ``PROTECT`` says."""
+
+import hmac
+
+from flask import abort, current_app, request
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Unauthorized
+
+GUARDED = {
+    'changes': {'PATCH', 'DELETE'},
+    'writes': {'PATCH', 'DELETE', 'POST'},
+    'all': {'PATCH', 'DELETE', 'POST', 'GET', 'HEAD'},
+}
+# What load balancers and newcomers ask stays open to them.
+PUBLIC = {'system.ping', 'system.health', 'system.openapi', 'system.docs', 'system.docs_asset'}
+
+
+def init_app(app):
+    """Ask for a token before every guarded request of ``app``."""
+    app.before_request(require_token)
+
+
+def require_token():
+    """Let the request pass if it needs no token or has a right one.
+
+    :raises Forbidden: it needs one and the service has none. :raises Unauthorized: it has none, or a wrong one.
+    """
+    if request.method not in GUARDED[current_app.config['PROTECT']] or request.endpoint in (None, *PUBLIC):
+        return
+    tokens = current_app.config['API_TOKENS']
+    if not tokens:
+        abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
+    scheme, _, token = request.headers.get('Authorization', '').partition(' ')
+    # All are compared, each in constant time, so that the time taken tells nothing.
+    matches = [hmac.compare_digest(token.strip().encode(), known.encode()) for known in tokens]
+    if scheme.lower() != 'bearer':
+        raise Unauthorized(
+            'A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', {'realm': 'users'})
+        )
+    if not any(matches):
+        challenge = WWWAuthenticate('bearer', {'realm': 'users', 'error': 'invalid_token'})
+        raise Unauthorized('The token is not valid.', www_authenticate=challenge)

@@ -1,0 +1,125 @@
+"""The user: columns, queries, and what a user looks like on the wire."""
+
+from functools import cache
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    String,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from project import db
+from project.database import UTCDateTime, rfc3339, utcnow
+
+MAX_ID = 2**63 - 1
+
+
+class User(db.Model):
+    """A user of the service."""
+
+    __tablename__ = 'users'
+    # Without it SQLite gives the id of a removed user to the next one.
+    __table_args__ = {'sqlite_autoincrement': True}
+
+    id = db.Column(BigInteger().with_variant(Integer, 'sqlite'), primary_key=True)
+    username = db.Column(String(128), nullable=False)
+    email = db.Column(String(128), nullable=False)
+    active = db.Column(Boolean, nullable=False, default=False, server_default=false())
+    created_at = db.Column(UTCDateTime, nullable=False, default=utcnow)
+
+    def __init__(self, username, email, created_at=None):
+        """A user who is not stored yet.
+
+        :param created_at: an aware ``datetime``; this moment unless given.
+        """
+        super().__init__(username=username, email=email, created_at=created_at or utcnow())
+
+    @classmethod
+    def on_the_wire(cls):
+        """The columns of an answer, in its order."""
+        return cls.id, cls.username, cls.email, cls.active, rfc3339(cls.created_at)
+
+    # Each statement is made once: SQLAlchemy then compiles it once.
+
+    @classmethod
+    @cache
+    def newest_first(cls, *filters):
+        """The users, newest first; of equal moments the higher id.
+
+        :param filters: names of :data:`FILTERS`, whose values are bound when the statement runs.
+            ``limit`` takes its value so, too.
+        """
+        users = select(*cls.on_the_wire()).order_by(cls.created_at.desc(), cls.id.desc())
+        for name in filters:
+            users = users.limit(bindparam('limit')) if name == 'limit' else users.where(FILTERS[name])
+        return users
+
+    @classmethod
+    @cache
+    def by_id(cls):
+        """The user with the ``id`` that is bound when the statement runs."""
+        return select(*cls.on_the_wire()).where(cls.id == bindparam('id'))
+
+    @classmethod
+    @cache
+    def adding(cls):
+        """Insert a user and return it; the unique index decides whether its email is free."""
+        return insert(cls).returning(*cls.on_the_wire())
+
+    @classmethod
+    @cache
+    def changing(cls, *columns, unchanged=False):
+        """Set ``columns`` of the user with the id ``user_id``, and return it.
+
+        :param unchanged: only if it still has the values bound as ``old_username``, ``old_email``, ``old_active``.
+        """
+        return cls._only(update(cls).values({name: bindparam(f'new_{name}') for name in columns}), unchanged)
+
+    @classmethod
+    @cache
+    def removing(cls, unchanged=False):
+        """Delete the user with the id ``user_id``, and return it; ``unchanged`` as in :meth:`changing`."""
+        return cls._only(delete(cls), unchanged)
+
+    @classmethod
+    def _only(cls, statement, unchanged):
+        statement = statement.where(cls.id == bindparam('user_id'))
+        if unchanged:
+            for column in (cls.username, cls.email, cls.active):
+                statement = statement.where(column == bindparam(f'old_{column.name}'))
+        return statement.returning(*cls.on_the_wire())
+
+    @staticmethod
+    def email_is_taken(error):
+        """Whether an ``IntegrityError`` comes from the unique index on the address."""
+        return 'users_email_key' in str(error.orig)
+
+    @staticmethod
+    def to_dicts(rows):
+        """Rows of :meth:`on_the_wire` as they are served."""
+        return [
+            {'id': id, 'username': username, 'email': email, 'active': active, 'created_at': created_at}
+            for id, username, email, active, created_at in rows
+        ]
+
+
+db.Index('users_email_key', func.lower(User.email), unique=True)
+db.Index('users_created_at_id_idx', User.created_at.desc(), User.id.desc())
+db.Index('users_username_idx', User.username, User.created_at.desc(), User.id.desc())
+db.Index('users_active_idx', User.active, User.created_at.desc(), User.id.desc())
+
+FILTERS = {
+    'after': tuple_(User.created_at, User.id) < tuple_(bindparam('created_at', type_=String), bindparam('id')),
+    'email': func.lower(User.email) == func.lower(bindparam('email')),
+    'username': User.username == bindparam('username'),
+    'active': User.active == bindparam('active'),
+}
