@@ -1,0 +1,98 @@
+"""Make the table of users, and take over the one of the 2017 service if it is there.
+
+That service kept naive local times in a table ``"user"`` without a unique email. Its moments are read in
+the time zone given with ``db upgrade -x zone=Europe/Berlin``, else in that of the machine that runs this.
+"""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import sqlalchemy as sa
+from alembic import context, op
+from alembic.util import CommandError
+
+from project.database import UTCDateTime
+
+revision = '0001'
+down_revision = None
+branch_labels = None
+depends_on = None
+
+BATCH = 1000
+OLD = sa.table(
+    'user',
+    sa.column('id', sa.Integer),
+    sa.column('username', sa.String),
+    sa.column('email', sa.String),
+    sa.column('active', sa.Boolean),
+    sa.column('created_at', sa.DateTime),
+)
+
+
+def upgrade():
+    connection = op.get_bind()
+    take_over = not context.is_offline_mode() and sa.inspect(connection).has_table('user')
+    if take_over:
+        refuse_clashes(connection)
+    users = op.create_table(
+        'users',
+        sa.Column('id', sa.BigInteger().with_variant(sa.Integer, 'sqlite'), primary_key=True),
+        sa.Column('username', sa.String(128), nullable=False),
+        sa.Column('email', sa.String(128), nullable=False),
+        sa.Column('active', sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column('created_at', UTCDateTime, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    if take_over:
+        copy(connection, users)
+        op.drop_table('user')
+    op.create_index('users_email_key', 'users', [sa.text('lower(email)')], unique=True)
+    newest_first = [sa.text('created_at DESC'), sa.text('id DESC')]
+    op.create_index('users_created_at_id_idx', 'users', newest_first)
+    op.create_index('users_username_idx', 'users', ['username', *newest_first])
+    op.create_index('users_active_idx', 'users', ['active', *newest_first])
+
+
+def downgrade():
+    op.drop_table('users')
+
+
+def refuse_clashes(connection):
+    """Stop before anything is changed when two of the old users have the same address."""
+    address = sa.func.lower(sa.func.trim(OLD.c.email))
+    clashes = connection.execute(
+        sa.select(address, sa.func.count()).group_by(address).having(sa.func.count() > 1).order_by(address)
+    ).all()
+    if clashes:
+        told = ', '.join(f'{email} ({count} users)' for email, count in clashes[:10])
+        more = f' and {len(clashes) - 10} more' if len(clashes) > 10 else ''
+        raise CommandError(
+            'nothing was changed: in the table "user" these addresses belong to more than one user, '
+            f'and each may belong to one only: {told}{more}'
+        )
+
+
+def copy(connection, users):
+    """Copy every old user, with the moment that his local time was."""
+    name = context.get_x_argument(as_dictionary=True).get('zone')
+    try:
+        zone = ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError):
+        raise CommandError(f'there is no time zone {name!r}; one is named like Europe/Berlin') from None
+    last = None
+    while True:
+        batch = sa.select(OLD).order_by(OLD.c.id).limit(BATCH)
+        rows = connection.execute(batch if last is None else batch.where(OLD.c.id > last)).all()
+        if not rows:
+            break
+        connection.execute(
+            users.insert(),
+            [row._asdict() | {'email': row.email.strip(), 'created_at': as_utc(row.created_at, zone)} for row in rows],
+        )
+        last = rows[-1].id
+    if connection.dialect.name == 'postgresql' and last is not None:
+        connection.execute(sa.text("SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"), {'last': last})
+
+
+def as_utc(moment: datetime, zone):
+    return moment.replace(tzinfo=zone).astimezone(UTC) if zone else moment.astimezone(UTC)
