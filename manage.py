@@ -1,0 +1,179 @@
+"""The commands of the users service: ``python manage.py`` lists them."""
+
+import sys
+import time
+import unittest
+from pathlib import Path
+
+import flask_migrate
+from sqlalchemy import func, inspect, select, text
+from sqlalchemy.exc import OperationalError
+
+from project import config, create_app, db, seed
+from project.api.models import User
+from project.flask_script_compat import Manager, Server, Shell
+
+ROOT = Path(__file__).parent
+WAIT_SECONDS = 30  # for a database that is still starting
+
+try:
+    app = create_app()
+except config.SettingsError as error:
+    print(error, file=sys.stderr)
+    # To gunicorn's master this exit code means: it will never start, so do not try for ever.
+    sys.exit(3)
+
+manager = Manager(app, description='The users service.')
+
+
+class RunServer(Server):
+    """Serve for development: threaded, reloading when the code changes; makes the embedded database."""
+
+    def __call__(self, app, **options):
+        if db.engine.dialect.name == 'sqlite':
+            migrate_quietly()
+        # The debugger would run whatever a visitor types into its page.
+        return super().__call__(app, **options | {'use_debugger': False})
+
+
+manager.add_command('runserver', RunServer(use_reloader=True))
+manager.add_command('shell', Shell(make_context=lambda: {'app': app, 'db': db, 'User': User}))
+
+
+@manager.option('names', nargs='*', metavar='MODULE', help='a module of project/tests, such as test_users; default all')
+def test(names):
+    """Run the tests, on the test database only."""
+    return 0 if run_tests(names).wasSuccessful() else 1
+
+
+@manager.command
+def cov():
+    """Run the tests and report which lines and branches they missed."""
+    import coverage
+
+    measured = coverage.Coverage(config_file=str(ROOT / 'pyproject.toml'))
+    measured.erase()
+    measured.start()
+    # What was imported to get here has run unmeasured: it is imported again.
+    for name in [name for name in sys.modules if name.split('.')[0] == 'project']:
+        del sys.modules[name]
+    result = run_tests([])
+    measured.stop()
+    measured.save()
+    missed = measured.report(show_missing=True, skip_covered=True) < 100
+    measured.html_report()
+    print(f'HTML: {ROOT / "htmlcov" / "index.html"}')
+    return 1 if missed or not result.wasSuccessful() else 0
+
+
+@manager.option('--force', action='store_true', help='in production too')
+def recreate_db(force):
+    """Drop all users, and make the tables anew."""
+    production = not (app.debug or app.testing)
+    wait_for_database()
+    where = db.engine.url.render_as_string(hide_password=True)
+    present = inspect(db.engine).has_table('users')
+    count = db.session.scalar(select(func.count()).select_from(User)) if present else 0
+    db.session.rollback()
+    if production and not force:
+        sys.exit(f'This would destroy the {count} users in {where}. In production that needs --force.')
+    print(f'Dropping the {count} users in {where}.')
+    db.drop_all()
+    with db.engine.begin() as connection:
+        connection.execute(text('DROP TABLE IF EXISTS alembic_version'))
+    migrate_quietly()
+    print('The tables are new and empty.')
+
+
+@manager.option('--count', type=int, help='make so many, instead of the two of the original lesson')
+def seed_db(count=None):
+    """Add sample users."""
+    if count is not None and count < 1:
+        sys.exit('--count must be at least 1.')
+    print(f'Added {seed.seed_original() if count is None else seed.seed_many(count)} users.')
+
+
+@manager.command
+def routes():
+    """List the routes."""
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        print(f'{",".join(sorted(rule.methods - {"HEAD", "OPTIONS"})):8} {rule.rule}')
+
+
+db_manager = Manager(help='Change the schema: init, migrate, upgrade, downgrade, current, check.')
+manager.add_command('db', db_manager)
+
+
+@db_manager.command
+def init():
+    """Make a new folder of migrations; this project has one."""
+    flask_migrate.init()
+
+
+@db_manager.option('-m', '--message', help='what the migration does')
+def migrate(message):
+    """Write a migration for what has changed in the models."""
+    flask_migrate.migrate(message=message)
+
+
+@db_manager.option('revision', nargs='?', default='head')
+@db_manager.option('-x', '--x-arg', action='append', metavar='NAME=VALUE', help='for the migration, such as zone=UTC')
+@db_manager.option('--sql', action='store_true', help='print the statements instead')
+def upgrade(revision, x_arg, sql):
+    """Bring the database up to the newest migration, or to the one named."""
+    if not sql:
+        wait_for_database()
+    flask_migrate.upgrade(revision=revision, x_arg=x_arg, sql=sql)
+
+
+@db_manager.option('revision', nargs='?', default='-1')
+@db_manager.option('--force', action='store_true', help='in production too')
+def downgrade(revision, force):
+    """Take back the last migration, or those after the one named; what they made is lost."""
+    if not (app.debug or app.testing or force):
+        sys.exit(f'This destroys data in {db.engine.url.render_as_string()}. In production that needs --force.')
+    flask_migrate.downgrade(revision=revision)
+
+
+@db_manager.command
+def current():
+    """Show which migration the database has."""
+    flask_migrate.current()
+
+
+@db_manager.command
+def check():
+    """Exit with 1 when the models have changed without a migration."""
+    flask_migrate.check()
+
+
+def run_tests(names):
+    """Run test modules by name, or all that start with ``test_``."""
+    loader = unittest.TestLoader()
+    if names:
+        suite = loader.loadTestsFromNames([f'project.tests.{name.removesuffix(".py")}' for name in names])
+    else:
+        suite = loader.discover(str(ROOT / 'project' / 'tests'), pattern='test_*.py', top_level_dir=str(ROOT))
+    return unittest.TextTestRunner(verbosity=1, warnings=None if sys.warnoptions else 'default').run(suite)
+
+
+def wait_for_database():
+    """Wait until the database answers; exit with one line when it does not in time."""
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            with db.engine.connect():
+                return
+        except OperationalError as error:
+            if time.monotonic() > end:
+                sys.exit(f'No database after {WAIT_SECONDS} s: {str(error.orig).strip().splitlines()[0]}')
+            time.sleep(0.5)
+
+
+def migrate_quietly():
+    """Bring the database up to the newest migration."""
+    flask_migrate.upgrade()
+
+
+if __name__ == '__main__':
+    manager.run()
