@@ -1,0 +1,127 @@
+"""How production serves. gunicorn reads this file from the directory that it is started in.
+
+Nothing of the project or of Flask is imported here: gunicorn's master runs this before its workers are
+patched by gevent, and what is imported earlier than that stays unpatched.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from datetime import UTC, datetime
+
+import orjson
+from gunicorn import glogging, util
+
+# One process of gevent's serves thousands of slow or idle clients, each in a greenlet of its own.
+worker_class = 'gevent'
+workers = int(os.environ.get('WEB_CONCURRENCY') or 2)
+worker_connections = 10_000
+# Seconds. A worker that is told to stop, by TERM or HUP, ends the requests that it has; the longest of
+# them but for streams is bounded by the database's deadlines.
+graceful_timeout = 10
+# Longer than the proxy's (nginx: 60 s), so that the proxy is the one to close an idle connection, not
+# this side while a request is on its way.
+keepalive = 75
+# A worker may be replaced after so many requests, should a leak ever ask for it. Off by default.
+max_requests = int(os.environ.get('MAX_REQUESTS') or 0)
+max_requests_jitter = max_requests // 10
+# Bytes, and header lines.
+limit_request_line = 4094
+limit_request_field_size = 8190
+limit_request_fields = 64
+# The heartbeat is a file; on a disk that stalls, it would get healthy workers killed.
+worker_tmp_dir = '/dev/shm' if os.path.isdir('/dev/shm') else None  # noqa: S108, a file system rather than a file
+control_socket_disable = True
+loglevel = (os.environ.get('LOG_LEVEL') or 'info').lower()
+accesslog = '-'
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: time in UTC, level, event, request id, the record's ``fields``, a traceback."""
+
+    def format(self, record):
+        """The line for ``record``."""
+        line = {'time': datetime.fromtimestamp(record.created, UTC), 'level': record.levelname.lower()}
+        line |= {'event': record.getMessage(), **getattr(record, 'fields', {})}
+        if record.exc_info:
+            line['traceback'] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+class Logger(glogging.Logger):
+    """gunicorn's own lines, and one for each request, as JSON on stdout."""
+
+    def setup(self, cfg):
+        """Give gunicorn's loggers one handler; the app's logger takes it from them."""
+        super().setup(cfg)
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(JSONFormatter())
+        self.error_log.handlers = [handler]
+
+    def access(self, resp, req, environ, request_time):
+        """Tell of a request: its route, never its path or query, in which personal data may stand.
+
+        A line made by the logging package costs five times as much as all of this.
+        """
+        if not self.error_log.isEnabledFor(logging.INFO):
+            return
+        line = {
+            'time': datetime.now(UTC),
+            'level': 'info',
+            'event': 'request',
+            'request_id': environ.get('users.request_id'),
+            'method': req.method,
+            'route': environ.get('users.route'),
+            'status': resp.status_code,
+            'ms': round(request_time.total_seconds() * 1000, 1),
+        }
+        sys.stdout.buffer.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+        sys.stdout.buffer.flush()
+
+
+logger_class = Logger
+
+
+def write_error(sock, status_int, reason, mesg):
+    """Answer what is no HTTP, or too much of it, as everything else is answered.
+
+    This stands for gunicorn's function of the same name, which answers such requests with HTML.
+    """
+    body = orjson.dumps({'status': 'fail' if status_int < 500 else 'error', 'message': reason})
+    head = (
+        f'HTTP/1.1 {status_int} {reason}',
+        'Connection: close',
+        'Content-Type: application/json',
+        f'Content-Length: {len(body)}',
+        'Access-Control-Allow-Origin: *',
+        'X-Content-Type-Options: nosniff',
+        f'X-Request-ID: {uuid.uuid4().hex}',
+        '\r\n',
+    )
+    util.write_nonblock(sock, '\r\n'.join(head).encode('latin1') + body)
+
+
+util.write_error = write_error
+
+
+def on_starting(server):
+    """Give the workers a directory to count together in, if they are to count."""
+    if os.environ.get('METRICS') == '1':
+        os.environ['PROMETHEUS_MULTIPROC_DIR'] = tempfile.mkdtemp(prefix='users-metrics-')
+
+
+def child_exit(server, worker):
+    """Take what a worker had in progress off the metrics; what it has done stays counted."""
+    if os.environ.get('METRICS') == '1':
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(server):
+    """Leave no files behind."""
+    if os.environ.get('METRICS') == '1':
+        shutil.rmtree(os.environ['PROMETHEUS_MULTIPROC_DIR'], ignore_errors=True)
