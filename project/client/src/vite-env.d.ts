@@ -1,0 +1,5 @@
+/// <reference types="vite/client" />
+
+interface ImportMetaEnv {
+  readonly REACT_APP_USERS_SERVICE_URL?: string;
+}
