@@ -13,7 +13,7 @@ export function user(id: number, change: Partial<User> = {}): User {
     id,
     username: `user ${id}`,
     email: `user${id}@example.com`,
-    active: true,
+    active: false,
     created_at: `2026-11-22T16:13:${second}.482913Z`,
     ...change,
   };
