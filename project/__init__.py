@@ -3,11 +3,23 @@
 import os
 
 from flask import Flask
+from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
 db = SQLAlchemy()
 migrate = Migrate(directory=os.path.join(os.path.dirname(__file__), 'migrations'))
+
+
+class NoSession(SessionInterface):
+    """No route keeps anything in a cookie, so no request pays for reading one."""
+
+    def open_session(self, app, request):
+        """The same empty session for every request; it refuses to be written to."""
+        return EMPTY_SESSION
+
+
+EMPTY_SESSION = NullSession()
 
 
 def create_app(settings=None):
@@ -30,6 +42,7 @@ def create_app(settings=None):
     app.response_class = json_provider.JSONResponse
     # '//users' is an unknown path, not a redirect that answers HTML.
     app.url_map.merge_slashes = False
+    app.session_interface = NoSession()
     database.configure(app)
     db.init_app(app)
     migrate.init_app(app, db)

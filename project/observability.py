@@ -10,11 +10,11 @@ from flask import has_request_context, request
 from project import config
 
 SANE_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
-ID_KEY, ROUTE_KEY = 'users.request_id', 'users.route'  # in the WSGI environment, where gunicorn.conf.py looks
+ID_KEY = 'users.request_id'  # in the WSGI environment, where gunicorn.conf.py looks
 
 
 def init_app(app):
-    """Log as the settings say, and put a request id on every answer of ``app``."""
+    """Log as the settings say."""
     if config.under_gunicorn():
         app.logger.handlers = logging.getLogger('gunicorn.error').handlers
     else:
@@ -25,13 +25,6 @@ def init_app(app):
     app.logger.setLevel(app.config['LOG_LEVEL'])
     app.logger.propagate = False
     app.logger.addFilter(add_request_id)
-
-    @app.after_request
-    def identify(response):
-        if rule := request.url_rule:
-            request.environ[ROUTE_KEY] = rule.rule
-        response.headers['X-Request-ID'] = request_id(request.environ)
-        return response
 
 
 def request_id(environ):

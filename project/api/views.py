@@ -17,13 +17,6 @@ CHUNK = 2000  # users that are in memory at once while the whole table is answer
 users_blueprint = Blueprint('users', __name__)
 
 
-@users_blueprint.after_request
-def keep_private(response):
-    """Answers hold personal data: no shared cache may keep them, and a browser asks before it uses its copy."""
-    response.headers['Cache-Control'] = 'private, no-cache'
-    return response
-
-
 @users_blueprint.post('/users')
 def add_user():
     """Add a user."""
