@@ -30,8 +30,9 @@ class RunServer(Server):
     """Serve for development: threaded, reloading when the code changes; makes the embedded database."""
 
     def __call__(self, app, **options):
-        if db.engine.dialect.name == 'sqlite':
-            migrate_quietly()
+        with app.app_context():
+            if db.engine.dialect.name == 'sqlite':
+                flask_migrate.upgrade()
         # The debugger would run whatever a visitor types into its page.
         return super().__call__(app, **options | {'use_debugger': False})
 
@@ -81,7 +82,7 @@ def recreate_db(force):
     db.drop_all()
     with db.engine.begin() as connection:
         connection.execute(text('DROP TABLE IF EXISTS alembic_version'))
-    migrate_quietly()
+    flask_migrate.upgrade()
     print('The tables are new and empty.')
 
 
@@ -168,11 +169,6 @@ def wait_for_database():
             if time.monotonic() > end:
                 sys.exit(f'No database after {WAIT_SECONDS} s: {str(error.orig).strip().splitlines()[0]}')
             time.sleep(0.5)
-
-
-def migrate_quietly():
-    """Bring the database up to the newest migration."""
-    flask_migrate.upgrade()
 
 
 if __name__ == '__main__':
