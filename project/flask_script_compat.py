@@ -3,15 +3,15 @@
 Flask-Script 2.0.6 (2017, its last release) leans on four things that are gone. Each is lent to it here, and
 neither `flask` nor the standard library stays changed:
 
-* `flask._compat.text_type` (gone in Flask 2.0) and `flask._request_ctx_stack` (gone in Flask 2.3; the shell reads
-  `.top.app`) are in place only while Flask-Script is imported, which keeps what it took;
-* `inspect.getargspec` (gone in Python 3.11; `Command` reads a function's arguments with it) is seen by
-  `flask_script.commands` alone, whose name `inspect` means a copy that has it;
-* `parser._parse_known_args2` is Flask-Script's own name for a method that argparse gave the same name in 3.12.8 and
-  3.13.1 (cpython issue 125355), where every command then fails. It was there to print the help when no command is
-  given, which `_Parser` does by overriding a public method.
+* `flask._compat.text_type` (gone in Flask 2.0) and `flask._request_ctx_stack` (gone in Flask 2.3; the shell
+  reads `.top.app`) are in place only while Flask-Script is imported, which keeps what it took;
+* `inspect.getargspec` (gone in Python 3.11; `Command` reads a function's arguments with it) is in a copy of
+  `inspect` that `flask_script.commands` alone sees;
+* `parser._parse_known_args2` is Flask-Script's own name for the method it wraps to print the help when no
+  command is given. Since Python 3.12.8 and 3.13.1 argparse has a method of that name (cpython issue 125355),
+  and every command fails. `_Parser` prints the help through a public method instead.
 
-Flask-Script builds its parsers from `_Parser`, so that a wrong command line is one line on stderr and exit code 2.
+As Flask-Script now makes each parser from `_Parser`, a wrong command line is one line on stderr and status 2.
 
 Source: https://github.com/smurfix/flask-script/tree/v2.0.6/flask_script
 """
@@ -55,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f'{self.prog}: error: {message}\n')
 
 
-class Command(flask_script.Command):
+class Command(commands.Command):
     """A command; the first paragraph of its docstring is its description, the first line of that its help."""
 
     @property
@@ -64,39 +64,38 @@ class Command(flask_script.Command):
 
     @property
     def help(self):
-        return self.description.split('\n')[0].replace('%', '%%')  # argparse formats a help, not a description
+        return self.description.split('\n')[0].replace('%', '%%')  # argparse expands %(prog)s and the like
 
 
-class Server(flask_script.Server):
+class Server(commands.Server):
     """`runserver`: threaded unless several processes are asked for, and `-h` is the host as it always was."""
 
     help_args = ('-?', '--help')
 
     def __call__(self, app, port, threaded, processes, ssl_crt, ssl_key, **options):
-        if not 0 <= port <= 65535:
-            self.parser.error('argument -p/--port: must be 0 to 65535')  # 99999 would be served on 34463
-        if (ssl_crt is None) != (ssl_key is None):
-            self.parser.error('arguments --ssl-crt and --ssl-key: one needs the other')  # or it would be plain HTTP
-        for path in filter(None, (ssl_crt, ssl_key)):
-            if not os.path.isfile(path):
-                self.parser.error(f'arguments --ssl-crt and --ssl-key: no such file: {path}')
+        if not 0 <= port <= 65535:  # the resolver takes 99999 for 34463
+            self.parser.error('argument -p/--port: must be 0 to 65535')
+        files = [path for path in (ssl_crt, ssl_key) if path is not None]
+        if len(files) == 1 or not all(map(os.path.isfile, files)):  # with one, it would serve plain HTTP
+            self.parser.error('arguments --ssl-crt and --ssl-key: give both, each the path of a file')
         options.update(port=port, processes=processes, ssl_crt=ssl_crt, ssl_key=ssl_key)
         return super().__call__(app, threaded=processes == 1, **options)
 
 
-class Manager(flask_script.Manager):
+class Manager(flask_script.Manager.mro()[-2]):  # Flask-Script's own, even when this module is imported anew
     """A set of commands, for an app, for a function that makes one, or (without one) for `add_command`."""
 
     help_args = ('-?', '-h', '--help')
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.description = self.description or self.help or ''  # never the docstring of this class
+        self.help = self.help or ''  # rather than the docstring of this class
+        self.description = self.description or self.help
         self.subparser_kwargs = {'title': 'commands', 'metavar': 'COMMAND'}
 
     def create_parser(self, prog, func_stack=(), parent=None):
         # 'manage.py db' rather than 'db', in the usage and in every error below it.
-        self.prog = f'{parent.prog} {prog}' if parent else os.path.basename(prog)
+        self.prog = f'{parent.prog} {prog}' if parent else prog
         return super().create_parser(self.prog, func_stack, parent)
 
     def _patch_argparser(self, parser):
