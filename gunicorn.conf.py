@@ -68,15 +68,13 @@ class Logger(glogging.Logger):
         """
         if not self.error_log.isEnabledFor(logging.INFO):
             return
-        request = environ.get('werkzeug.request')  # none when the head of the request was refused
-        route = request and request.url_rule
         line = {
             'time': datetime.now(UTC),
             'level': 'info',
             'event': 'request',
             'request_id': environ.get('users.request_id'),
             'method': req.method,
-            'route': route.rule if route else None,
+            'route': environ.get('users.route'),  # none when the head of the request was refused
             'status': resp.status_code,
             'ms': round(request_time.total_seconds() * 1000, 1),
         }

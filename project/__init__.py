@@ -7,6 +7,8 @@ from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
+__version__ = '1.0.0'
+
 db = SQLAlchemy()
 migrate = Migrate(directory=os.path.join(os.path.dirname(__file__), 'migrations'))
 
@@ -50,4 +52,8 @@ def create_app(settings=None):
         part.init_app(app)
     app.register_blueprint(users_blueprint)
     app.register_blueprint(system_blueprint)
+    if app.config['METRICS']:
+        from project import metrics
+
+        metrics.init_app(app)
     return app

@@ -43,6 +43,10 @@ def database_error(error):
     if not database.in_trouble(error):
         raise error
     original = getattr(error, 'orig', error)
+    if current_app.config['METRICS']:
+        from project import metrics
+
+        metrics.DATABASE_ERRORS.labels(type(original).__name__).inc()
     current_app.logger.error(
         'database_unavailable',
         extra={'fields': {'error': type(original).__name__, 'sqlstate': getattr(original, 'pgcode', None)}},

@@ -7,7 +7,7 @@ tenth of the time that a response object does.
 from flask import request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from project.observability import request_id
+from project.observability import ROUTE_KEY, request_id
 
 ALLOWED_HEADERS = 'Authorization, Content-Type, If-Match, If-None-Match, X-Request-ID'
 EXPOSED_HEADERS = 'ETag, Link, Location, Retry-After, X-Request-ID'
@@ -59,6 +59,7 @@ class Headers:
         """Serve a request."""
 
         def start(status, headers, exc_info=None):
+            environ[ROUTE_KEY] = request.url_rule and request.url_rule.rule
             names = {name for name, _ in headers}
             headers += [header for header in DEFAULT if header[0] not in names]
             headers += self._constant

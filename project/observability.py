@@ -10,7 +10,7 @@ from flask import has_request_context, request
 from project import config
 
 SANE_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
-ID_KEY = 'users.request_id'  # in the WSGI environment, where gunicorn.conf.py looks
+ID_KEY, ROUTE_KEY = 'users.request_id', 'users.route'  # in the WSGI environment, where gunicorn.conf.py looks
 
 
 def init_app(app):
