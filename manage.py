@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from project import config, create_app, db, seed
 from project.api.models import User
-from project.flask_script_compat import Manager, Server, Shell
+from project.flask_script_compat import Command, Manager, Option, Server, Shell
 
 ROOT = Path(__file__).parent
 WAIT_SECONDS = 30  # for a database that is still starting
@@ -27,7 +27,7 @@ manager = Manager(app, description='The users service.')
 
 
 class RunServer(Server):
-    """Serve for development: threaded, reloading when the code changes; makes the embedded database."""
+    """Serve for development, reloading changed code."""
 
     def __call__(self, app, **options):
         with app.app_context():
@@ -37,19 +37,39 @@ class RunServer(Server):
         return super().__call__(app, **options | {'use_debugger': False})
 
 
-manager.add_command('runserver', RunServer(use_reloader=True))
+manager.add_command('runserver', RunServer(use_reloader=app.debug))
 manager.add_command('shell', Shell(make_context=lambda: {'app': app, 'db': db, 'User': User}))
 
 
-@manager.option('names', nargs='*', metavar='MODULE', help='a module of project/tests, such as test_users; default all')
-def test(names):
+class Outside(Command):
+    """A command outside the context of this app, whose database it could else take for that of the tests."""
+
+    def __call__(self, app, **options):
+        return self.run(**options)
+
+
+class Test(Outside):
     """Run the tests, on the test database only."""
-    return 0 if run_tests(names).wasSuccessful() else 1
+
+    option_list = [Option('names', nargs='*', metavar='MODULE', help='of project/tests, such as test_users')]
+
+    def run(self, names):
+        return 0 if run_tests(names).wasSuccessful() else 1
 
 
-@manager.command
-def cov():
-    """Run the tests and report which lines and branches they missed."""
+class Cov(Outside):
+    """Run the tests and report what they missed."""
+
+    def run(self):
+        return measure_coverage()
+
+
+manager.add_command('test', Test())
+manager.add_command('cov', Cov())
+
+
+def measure_coverage():
+    """Run all tests, print the lines and branches that they missed, and write the HTML report."""
     import coverage
 
     measured = coverage.Coverage(config_file=str(ROOT / 'pyproject.toml'))
@@ -101,7 +121,7 @@ def routes():
         print(f'{",".join(sorted(rule.methods - {"HEAD", "OPTIONS"})):8} {rule.rule}')
 
 
-db_manager = Manager(help='Change the schema: init, migrate, upgrade, downgrade, current, check.')
+db_manager = Manager(help='Change the schema of the database.')
 manager.add_command('db', db_manager)
 
 
@@ -121,7 +141,7 @@ def migrate(message):
 @db_manager.option('-x', '--x-arg', action='append', metavar='NAME=VALUE', help='for the migration, such as zone=UTC')
 @db_manager.option('--sql', action='store_true', help='print the statements instead')
 def upgrade(revision, x_arg, sql):
-    """Bring the database up to the newest migration, or to the one named."""
+    """Bring the schema up to the newest migration."""
     if not sql:
         wait_for_database()
     flask_migrate.upgrade(revision=revision, x_arg=x_arg, sql=sql)
@@ -130,7 +150,7 @@ def upgrade(revision, x_arg, sql):
 @db_manager.option('revision', nargs='?', default='-1')
 @db_manager.option('--force', action='store_true', help='in production too')
 def downgrade(revision, force):
-    """Take back the last migration, or those after the one named; what they made is lost."""
+    """Take back the last migration, and what it made."""
     if not (app.debug or app.testing or force):
         sys.exit(f'This destroys data in {db.engine.url.render_as_string()}. In production that needs --force.')
     flask_migrate.downgrade(revision=revision)
@@ -144,7 +164,7 @@ def current():
 
 @db_manager.command
 def check():
-    """Exit with 1 when the models have changed without a migration."""
+    """Fail when models have changed without a migration."""
     flask_migrate.check()
 
 
