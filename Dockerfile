@@ -1,0 +1,30 @@
+# The users service under gunicorn. Every dependency comes as a ready wheel or as pure Python,
+# so no compiler is ever installed.
+FROM python:3.14-slim
+
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+# 1000 is the first user of most Linux machines: files that a command writes into the mounted
+# code in development (a new migration, say) then belong to the developer.
+RUN useradd --create-home --uid 1000 app
+
+WORKDIR /usr/src/app
+
+# A layer of its own: a change of the code does not install the dependencies again.
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+
+COPY . .
+
+USER app
+
+EXPOSE 5000
+
+# http.client, because urllib.request would ask through a proxy named in the environment; and by a
+# name that the service answers to, when TRUSTED_HOSTS says which those are.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; host = os.environ.get('TRUSTED_HOSTS', '').split(',')[0].strip().lstrip('.'); c = http.client.HTTPConnection('127.0.0.1', 5000, timeout=2); c.request('GET', '/health', headers={'Host': host or 'localhost'}); sys.exit(c.getresponse().status != 200)"]
+
+# exec: gunicorn is process 1 and gets the signals of `docker stop` itself.
+CMD ["sh", "-c", "exec gunicorn -b 0.0.0.0:5000 manage:app"]
