@@ -1,0 +1,163 @@
+"""What the tests share: an app on the test database, and helpers that speak for a client.
+
+No other database than the test one is ever emptied: :func:`refuse_other_databases` stands before all that deletes.
+"""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flask_testing import TestCase
+from sqlalchemy import create_engine, delete, func, insert, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from project import config, create_app, db
+from project.api.models import User
+
+ROOT = Path(__file__).parents[2]
+TOKEN = 'a-token-of-the-tests-that-is-long-enough'
+BEARER = {'Authorization': f'Bearer {TOKEN}'}
+STATUS = {2: 'success', 4: 'fail', 5: 'error'}
+
+_with_tables = set()  # the databases whose tables this process has made
+
+
+def make_app(base=config.TestingConfig, **settings):
+    """An app with its settings from ``base``, and ``settings`` on top, in force before its engines exist."""
+    return create_app(type('Settings', (base,), settings))
+
+
+def dispose(app):
+    """Close the database connections of ``app``: one that is left open is a ResourceWarning later."""
+    with app.app_context():
+        db.session.remove()
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def place(url):
+    """What database a URL means, however it is written; who logs in and with what options makes no difference."""
+    if url.get_backend_name() == 'sqlite':
+        return (ROOT / 'instance' / url.database).resolve()
+    settings = url.get_dialect()().create_connect_args(url)[1]
+    hosts, ports = (str(settings.get(name) or '').split(',') for name in ('host', 'port'))
+    local = {'', '127.0.0.1', '::1'}
+    servers = {
+        ('localhost' if host in local else host.lower(), port or '5432')
+        for host, port in zip(hosts, ports * len(hosts), strict=False)
+    }
+    return servers, settings['dbname']
+
+
+def refuse_other_databases(url):
+    """Raise RuntimeError unless ``url``, which is to be emptied, is the test database and not the one in use."""
+    test_url = make_app().config['SQLALCHEMY_DATABASE_URI']
+    if place(url) != place(test_url):
+        raise RuntimeError(f'{url} is not the test database {test_url}: nothing was deleted.')
+    in_use = os.environ.get('DATABASE_URL')
+    if in_use and place(make_app(SQLALCHEMY_DATABASE_URI=in_use).config['SQLALCHEMY_DATABASE_URI']) == place(url):
+        raise RuntimeError(f'{url} is the database of DATABASE_URL too: nothing was deleted. Set DATABASE_TEST_URL.')
+
+
+def empty_tables():
+    """Remove all users from the database of the current app, which the first time gets new tables."""
+    refuse_other_databases(db.engine.url)
+    if db.engine.url not in _with_tables:
+        db.drop_all()
+        db.create_all()
+        _with_tables.add(db.engine.url)
+    db.session.execute(delete(User))
+    db.session.commit()
+
+
+@contextlib.contextmanager
+def scratch_database():
+    """Make an empty database beside the test database and of its kind, give its URL as text, and remove it."""
+    url = make_url(make_app().config['SQLALCHEMY_DATABASE_URI'])
+    if url.get_backend_name() == 'sqlite':
+        with tempfile.TemporaryDirectory() as folder:
+            yield f'sqlite:///{folder}/scratch.db'
+        return
+    refuse_other_databases(url)
+    schema = f'scratch_{secrets.token_hex(4)}'
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f'CREATE SCHEMA {schema}'))
+        yield url.update_query_dict({'options': f'-csearch_path={schema}'}).render_as_string(hide_password=False)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f'DROP SCHEMA {schema} CASCADE'))
+
+
+class BaseTestCase(TestCase):
+    """A test with ``self.app`` and ``self.client``, and no users to begin with."""
+
+    settings = {}  # of the app, beside those of TestingConfig
+
+    def create_app(self):
+        return make_app(**self.settings)
+
+    def setUp(self):
+        self.addCleanup(dispose, self.app)
+        empty_tables()
+
+    @property
+    def on_postgresql(self):
+        return db.engine.dialect.name == 'postgresql'
+
+    def client_of(self, **settings):
+        """A client of another app on the same database, with other settings."""
+        app = make_app(**settings)
+        self.addCleanup(dispose, app)
+        return app.test_client()
+
+    def add_user(self, username='ann', email='ann@example.com'):
+        """Add a user over HTTP and return it as it was answered."""
+        response = self.client.post('/users', json={'username': username, 'email': email})
+        self.assertEqual(response.status_code, 201, response.text)
+        return response.json['data']
+
+    def store_users(self, count, **columns):
+        """Put ``count`` users into the table, each created a minute after the one before; ``columns`` are the same."""
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        users = [
+            {
+                'username': f'user{number}',
+                'email': f'user{number}@example.com',
+                'active': False,
+                'created_at': start + timedelta(minutes=number),
+            }
+            | columns
+            for number in range(count)
+        ]
+        db.session.execute(insert(User), users)
+        db.session.commit()
+
+    def count_users(self):
+        """How many users the table has."""
+        db.session.rollback()
+        return db.session.scalar(select(func.count()).select_from(User))
+
+    def list_users(self, path='/users'):
+        """The users that a GET of ``path`` answers."""
+        response = self.client.get(path)
+        self.assertEqual(response.status_code, 200, response.text)
+        return response.json['data']['users']
+
+    def assert_failure(self, response, code, message=None, errors=None):
+        """Check that an answer is a failure in the envelope, with the headers that go with every answer."""
+        self.assertEqual(response.status_code, code, response.text)
+        self.assertEqual(response.content_type, 'application/json')
+        self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')
+        self.assertEqual(response.json['status'], STATUS[code // 100])
+        if message:
+            self.assertEqual(response.json['message'], message)
+        else:
+            self.assertTrue(response.json['message'])
+        self.assertEqual(response.json.get('errors'), errors)
+        self.assertLessEqual(response.json.keys(), {'status', 'message', 'errors'})
