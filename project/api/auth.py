@@ -3,7 +3,6 @@
 import hmac
 
 from flask import abort, current_app, request
-from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 GUARDED = {
@@ -13,6 +12,9 @@ GUARDED = {
 }
 # What load balancers and newcomers ask stays open to them.
 PUBLIC = {'system.ping', 'system.health', 'system.openapi', 'system.docs', 'system.docs_asset'}
+
+# RFC 9110 section 11.5 has the realm in quotes always, which werkzeug leaves away around a single word.
+CHALLENGE = 'Bearer realm="users"'
 
 
 def init_app(app):
@@ -34,9 +36,6 @@ def require_token():
     # All are compared, each in constant time, so that the time taken tells nothing.
     matches = [hmac.compare_digest(token.strip().encode(), known.encode()) for known in tokens]
     if scheme.lower() != 'bearer':
-        raise Unauthorized(
-            'A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', {'realm': 'users'})
-        )
+        raise Unauthorized('A bearer token is required.', www_authenticate=(CHALLENGE,))
     if not any(matches):
-        challenge = WWWAuthenticate('bearer', {'realm': 'users', 'error': 'invalid_token'})
-        raise Unauthorized('The token is not valid.', www_authenticate=challenge)
+        raise Unauthorized('The token is not valid.', www_authenticate=(f'{CHALLENGE}, error="invalid_token"',))
