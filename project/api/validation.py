@@ -147,6 +147,14 @@ def _storable(value):
     return value
 
 
+def _as_stored(value):
+    value = value.strip()
+    try:
+        return _email(value)
+    except PydanticCustomError:
+        return value  # at most somebody of the 2017 service has it
+
+
 def _boolean(value):
     if value not in ('true', 'false'):
         raise _wrong('must be true or false')
@@ -158,7 +166,7 @@ class UsersQuery(BaseModel):
 
     limit: Annotated[str, AfterValidator(_limit)] = None
     after: Annotated[str, AfterValidator(_position)] = None
-    email: Annotated[str, AfterValidator(_storable), AfterValidator(str.strip)] = None
+    email: Annotated[str, AfterValidator(_storable), AfterValidator(_as_stored)] = None
     username: Annotated[str, AfterValidator(_storable)] = None
     active: Annotated[str, AfterValidator(_boolean)] = None
 
