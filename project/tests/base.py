@@ -140,8 +140,8 @@ class BaseTestCase(TestCase):
 
     def count_users(self):
         """How many users the table has."""
-        db.session.rollback()
-        return db.session.scalar(select(func.count()).select_from(User))
+        with db.engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(User))
 
     def list_users(self, path='/users'):
         """The users that a GET of ``path`` answers."""

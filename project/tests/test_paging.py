@@ -82,14 +82,36 @@ class PagingTest(BaseTestCase):
         self.assertEqual(len(self.client_of().get(following).json['data']['users']), 1)
 
     def test_wrong_limit_is_refused(self):
-        for limit in ('0', '-1', '1001', '10000', '9' * 5000, '', 'ten', '1.5', '1e2', '+5', ' 5', '5 ', '²', '١', '%00'):
+        for limit in (
+            '0',
+            '-1',
+            '1001',
+            '10000',
+            '9' * 5000,
+            '',
+            'ten',
+            '1.5',
+            '1e2',
+            '+5',
+            ' 5',
+            '5 ',
+            '²',
+            '١',
+            '%00',
+        ):
             with self.subTest(limit=limit[:20]):
                 response = self.client.get('/users', query_string={'limit': limit})
                 errors = {'limit': 'must be a whole number from 1 to 1000'}
                 self.assert_failure(response, 400, 'Invalid query.', errors)
 
     def test_parameter_that_is_given_twice_is_refused(self):
-        for query in ('limit=1&limit=1', 'after=x&after=y', 'email=a&email=b', 'username=&username=', 'active=true&active=x'):
+        for query in (
+            'limit=1&limit=1',
+            'after=x&after=y',
+            'email=a&email=b',
+            'username=&username=',
+            'active=true&active=x',
+        ):
             with self.subTest(query=query):
                 name = query.partition('=')[0]
                 response = self.client.get(f'/users?{query}')
@@ -102,7 +124,19 @@ class PagingTest(BaseTestCase):
         with make_app(SECRET_KEY='another key').app_context():
             foreign = views.validation.cursor({'created_at': '2026-01-01T00:00:00.000000Z', 'id': 1})
         for cursor in (
-            *('', 'x', '.', '1', payload, f'.{signature}', good[:-1], good[1:], f'{good}x', f'{good} ', good.swapcase()),
+            *(
+                '',
+                'x',
+                '.',
+                '1',
+                payload,
+                f'.{signature}',
+                good[:-1],
+                good[1:],
+                f'{good}x',
+                f'{good} ',
+                good.swapcase(),
+            ),
             *(f'{payload}x.{signature}', good * 100, '\0', 'é', '\U0001f600', foreign, '-', 'WzFd.' + signature),
         ):
             with self.subTest(cursor=cursor[:80]):

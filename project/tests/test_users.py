@@ -46,7 +46,16 @@ BAD_EMAILS = [
     ('ann@' + 'e' * 64 + '.com', 'must be an email address'),
     ('ann@-example.com', 'must be an email address'),
 ]
-GOOD_USERNAMES = ['a', 'a' * 128, '\U0001f600' * 128, 'Ann Bee', "O'Neil; DROP TABLE users;--", '李小龙', '123', '%s %(a)s']
+GOOD_USERNAMES = [
+    'a',
+    'a' * 128,
+    '\U0001f600' * 128,
+    'Ann Bee',
+    "O'Neil; DROP TABLE users;--",
+    '李小龙',
+    '123',
+    '%s %(a)s',
+]
 GOOD_EMAILS = [
     'ann@example.test',
     "o'neil+tag@sub.example.co.uk",
@@ -256,7 +265,24 @@ class GetUsersTest(BaseTestCase):
     def test_id_that_is_no_number_is_not_found(self):
         user_id = self.add_user()['id']
         for path in (
-            *('blah', '-1', '+1', '1.0', '1e0', '0x1', 'NaN', '%20', '%00', '%FF', '²', '١', '1%0a', '1;', "1'--", 'None'),
+            *(
+                'blah',
+                '-1',
+                '+1',
+                '1.0',
+                '1e0',
+                '0x1',
+                'NaN',
+                '%20',
+                '%00',
+                '%FF',
+                '²',
+                '١',
+                '1%0a',
+                '1;',
+                "1'--",
+                'None',
+            ),
             *(f'{user_id}x', f'%20{user_id}', f'{user_id}%20', f'{user_id}.json'),
         ):
             with self.subTest(path=path):
