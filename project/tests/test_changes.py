@@ -1,6 +1,7 @@
 """Changing and removing users: who may, and what two who do it at once come to."""
 
 import json
+from itertools import chain
 from unittest import mock
 
 from project import database, db
@@ -264,6 +265,10 @@ class TokenTest(ChangeTestCase):
                     self.assertNotIn(TOKEN, response.text + str(response.headers))
         self.assertEqual(self.list_users(), [self.ann])
 
+    def test_method_in_small_letters_is_guarded_too(self):
+        response = self.client.open(self.path, environ_overrides={'REQUEST_METHOD': 'delete'})
+        self.assert_failure(response, 401)
+
     def test_challenge_tells_a_wrong_token_from_none(self):
         response = self.call(self.client, 'DELETE', self.path)
         self.assertNotIn('error', response.headers['WWW-Authenticate'])
@@ -291,7 +296,7 @@ class TokenTest(ChangeTestCase):
             guarded += more
             client = self.client_of(API_TOKENS=TOKEN, PROTECT=protect)
             shut = self.client_of(API_TOKENS='', PROTECT=protect)
-            for method, path in sum(requests.values(), []):
+            for method, path in chain(*requests.values()):
                 with self.subTest(protect=protect, method=method, path=path):
                     expected = (401, 403) if (method, path) in guarded else None
                     answers = self.call(client, method, path).status_code, self.call(shut, method, path).status_code

@@ -1,6 +1,7 @@
 """Pages, look-ups, and lists that do not fit into memory."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,14 +34,14 @@ class PagingTest(BaseTestCase):
             with self.subTest(limit=limit):
                 pages = self.follow(f'/users?limit={limit}')
                 self.assertEqual([len(page) for page in pages], sizes)
-                self.assertEqual(sum(pages, []), everybody)
+                self.assertEqual(list(chain(*pages)), everybody)
 
     def test_pages_of_nobody_are_one_empty_page(self):
         self.assertEqual(self.client.get('/users?limit=5').json, {'status': 'success', 'data': {'users': []}})
 
     def test_pages_of_users_of_one_moment_are_the_list(self):
         self.store_users(10, created_at=MOMENT)
-        self.assertEqual(sum(self.follow('/users?limit=3'), []), self.list_users())
+        self.assertEqual(list(chain(*self.follow('/users?limit=3'))), self.list_users())
 
     def test_next_page_is_the_same_url_with_a_cursor(self):
         self.store_users(3, username='ann bee&co')
@@ -66,7 +67,7 @@ class PagingTest(BaseTestCase):
         removed = [everybody[0], first['users'][-1], everybody[4]]  # the second is the one that the cursor stands for
         db.session.execute(delete(User).where(User.id.in_([user['id'] for user in removed])))
         db.session.commit()
-        rest = sum(self.follow(first['next']), [])
+        rest = list(chain(*self.follow(first['next'])))
         self.assertEqual(rest, [user for user in everybody[3:] if user not in removed])
 
     def test_cursor_is_good_with_another_limit_and_without_one(self):
@@ -96,7 +97,7 @@ class PagingTest(BaseTestCase):
             ' 5',
             '5 ',
             '²',
-            '١',
+            '\u0661',
             '%00',
         ):
             with self.subTest(limit=limit[:20]):

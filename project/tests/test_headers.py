@@ -1,0 +1,224 @@
+"""The headers of every answer: CORS, what keeps browsers safe, request ids, who is believed about the client."""
+
+import contextvars
+import io
+import logging
+from unittest import mock
+
+from project import observability
+from project.tests.base import BEARER, TOKEN, BaseTestCase
+
+ORIGIN = {'Origin': 'https://shop.example'}
+PREFLIGHT = ORIGIN | {'Access-Control-Request-Method': 'POST', 'Access-Control-Request-Headers': 'content-type'}
+
+
+class HeadersTestCase(BaseTestCase):
+    settings = {'API_TOKENS': TOKEN}
+
+    def answers(self, client=None, **headers):
+        """One answer of each kind, with what it is called."""
+        client, headers = client or self.client, headers or None
+        user_id = self.add_user()['id']
+        for method, path, code in (
+            ('GET', '/ping', 200),
+            ('GET', '/health', 200),
+            ('GET', '/users', 200),
+            ('GET', '/users?limit=1', 200),
+            ('GET', f'/users/{user_id}', 200),
+            ('HEAD', f'/users/{user_id}', 200),
+            ('OPTIONS', '/users', 200),
+            ('GET', '/users?limit=x', 400),
+            ('POST', '/users', 400),
+            ('DELETE', f'/users/{user_id}', 401),
+            ('GET', '/users/x', 404),
+            ('GET', '/nowhere', 404),
+            ('GET', '/users/', 404),
+            ('PUT', '/users', 405),
+        ):
+            with self.subTest(method=method, path=path):
+                response = client.open(path, method=method, headers=headers)
+                self.assertEqual(response.status_code, code, response.text)
+                yield response
+        with self.subTest('201'):
+            yield client.post('/users', json={'username': 'b', 'email': 'b@example.com'}, headers=headers)
+        with self.subTest('204'):
+            yield client.delete(f'/users/{user_id}', headers=BEARER | (headers or {}))
+        with self.subTest('413'):
+            yield client.post('/users', data=b' ' * 70_000, content_type='application/json', headers=headers)
+        broken = mock.patch('project.database.read', side_effect=RuntimeError)
+        with self.subTest('500'), self.assertLogs('project'), broken:
+            yield client.get('/users', headers=headers)
+
+
+class CorsTest(HeadersTestCase):
+    def test_every_answer_may_be_read_by_any_origin(self):
+        for response in self.answers(**ORIGIN):
+            self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')
+            self.assertNotIn('Access-Control-Allow-Credentials', response.headers)
+            exposed = set(response.headers['Access-Control-Expose-Headers'].split(', '))
+            self.assertEqual(exposed, {'ETag', 'Link', 'Location', 'Retry-After', 'X-Request-ID'})
+
+    def test_configured_origins_only_may_read(self):
+        origins = 'https://shop.example, http://localhost:3000'
+        client = self.client_of(CORS_ORIGINS=origins, API_TOKENS=TOKEN)
+        for response in self.answers(client, **ORIGIN):
+            self.assertEqual(response.headers['Access-Control-Allow-Origin'], 'https://shop.example')
+            self.assertEqual(response.headers['Vary'], 'Origin')
+        for origin in (
+            None,
+            'null',
+            'https://evil.example',
+            'http://shop.example',
+            'https://shop.example:8443',
+            '*',
+            '',
+        ):
+            with self.subTest(origin=origin):
+                response = client.get('/ping', headers={} if origin is None else {'Origin': origin})
+                self.assertNotIn('Access-Control-Allow-Origin', response.headers)
+                self.assertEqual(response.headers['Vary'], 'Origin')
+
+    def test_preflight_names_the_methods_that_the_route_has(self):
+        for path, methods in (
+            ('/users', {'GET', 'HEAD', 'OPTIONS', 'POST'}),
+            ('/users/1', {'GET', 'HEAD', 'OPTIONS', 'PATCH', 'DELETE'}),
+            ('/ping', {'GET', 'HEAD', 'OPTIONS'}),
+        ):
+            with self.subTest(path=path):
+                response = self.client.options(path, headers=PREFLIGHT)
+                self.assertEqual((response.status_code, response.data), (200, b''))
+                self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')
+                self.assertEqual(set(response.headers['Access-Control-Allow-Methods'].split(', ')), methods)
+                self.assertGreater(int(response.headers['Access-Control-Max-Age']), 0)
+                allowed = set(response.headers['Access-Control-Allow-Headers'].lower().split(', '))
+                self.assertLessEqual({'authorization', 'content-type', 'if-match', 'if-none-match'}, allowed)
+
+    def test_preflight_of_an_unknown_path_is_refused(self):
+        response = self.client.options('/nowhere', headers=PREFLIGHT)
+        self.assert_failure(response, 404, 'Not Found')
+        self.assertNotIn('Access-Control-Allow-Methods', response.headers)
+
+    def test_preflight_needs_no_token(self):
+        client = self.client_of(API_TOKENS=TOKEN, PROTECT='all')
+        self.assertEqual(client.options('/users', headers=PREFLIGHT).status_code, 200)
+
+
+class SecurityTest(HeadersTestCase):
+    def test_every_answer_is_safe_in_a_browser(self):
+        for response in self.answers():
+            self.assertEqual(response.headers['X-Content-Type-Options'], 'nosniff')
+            self.assertEqual(response.headers['X-Frame-Options'], 'DENY')
+            self.assertEqual(response.headers['Referrer-Policy'], 'no-referrer')
+            self.assertIn("default-src 'none'", response.headers['Content-Security-Policy'])
+            self.assertNotIn('Set-Cookie', response.headers)
+
+    def test_answers_about_users_stay_out_of_shared_caches(self):
+        user_id = self.add_user()['id']
+        for method, path in (
+            *(('GET', '/users'), ('GET', '/users?limit=x'), ('POST', '/users'), ('DELETE', '/users/1')),
+            *(('GET', f'/users/{user_id}'), ('GET', '/users/x')),
+        ):
+            with self.subTest(method=method, path=path):
+                response = self.client.open(path, method=method)
+                self.assertEqual(response.headers['Cache-Control'], 'private, no-cache')
+
+    def test_only_known_hosts_are_served(self):
+        client = self.client_of(TRUSTED_HOSTS='api.example, .shop.example')
+        for host, code in (
+            *(('api.example', 200), ('api.example:8080', 200), ('shop.example', 200), ('a.shop.example', 200)),
+            *(('evil.example', 400), ('api.example.evil.example', 400), ('localhost', 400), ('a b', 400)),
+        ):
+            with self.subTest(host=host):
+                response = client.get('/ping', headers={'Host': host})
+                self.assertEqual(response.status_code, code, response.text)
+                if code == 400:
+                    self.assert_failure(response, 400)
+        self.assertEqual(self.client.get('/ping', headers={'Host': 'any.example'}).status_code, 200)
+
+    def test_only_so_many_proxies_are_believed(self):
+        forwarded = {'Host': 'inner', 'X-Forwarded-Host': 'api.example'}
+        for hops, code in ((0, 400), (1, 200)):
+            with self.subTest(hops=hops):
+                client = self.client_of(TRUSTED_HOSTS='api.example', PROXY_HOPS=hops)
+                self.assertEqual(client.get('/ping', headers=forwarded).status_code, code)
+        # What stands further left was sent by the client.
+        client = self.client_of(TRUSTED_HOSTS='api.example', PROXY_HOPS=1)
+        forwarded['X-Forwarded-Host'] = 'api.example, evil.example'
+        self.assertEqual(client.get('/ping', headers=forwarded).status_code, 400)
+
+
+class RequestIdTest(HeadersTestCase):
+    def test_every_answer_has_an_id_of_its_own(self):
+        ids = [response.headers['X-Request-ID'] for response in self.answers()]
+        self.assertEqual(len(set(ids)), len(ids))
+
+    def test_id_of_the_client_is_kept_when_it_is_sane(self):
+        for sent in ('a', '3f0c-77', 'A.b_c:d/e+f=', 'x' * 128):
+            with self.subTest(sent=sent):
+                self.assertEqual(self.client.get('/ping', headers={'X-Request-ID': sent}).headers['X-Request-ID'], sent)
+        for sent in ('', 'a b', 'x' * 129, '<script>', 'é', 'a,b', '"', '%0a', '{}'):
+            with self.subTest(sent=sent):
+                response = self.client.get('/ping', headers={'X-Request-ID': sent})
+                self.assertRegex(response.headers['X-Request-ID'], r'\A[0-9a-f]{32}\Z')
+
+    def test_every_answer_keeps_the_id_of_the_client(self):
+        for response in self.answers(**{'X-Request-ID': 'mine'}):
+            self.assertEqual(response.headers['X-Request-ID'], 'mine')
+
+
+class LogTest(HeadersTestCase):
+    def logged(self, **settings):
+        """A client, and the text that is logged while it calls."""
+        with mock.patch('sys.stdout', io.StringIO()) as stdout:
+            client = self.client_of(**settings)
+        return client, stdout
+
+    def test_lines_carry_the_request_id(self):
+        client, lines = self.logged()
+        with mock.patch('project.database.read', side_effect=RuntimeError('boom')):
+            client.get('/users', headers={'X-Request-ID': 'mine'})
+        first, *rest = lines.getvalue().splitlines()
+        self.assertTrue(first.startswith('ERROR '), first)
+        self.assertIn("'request_id': 'mine'", first)
+        self.assertEqual(rest[-1], 'RuntimeError: boom')
+
+    def test_lines_outside_of_a_request_have_none(self):
+        client, lines = self.logged()
+        contextvars.Context().run(client.application.logger.warning, 'started')
+        self.assertEqual(lines.getvalue(), 'WARNING started \n')
+
+    def test_level_is_a_setting(self):
+        client, lines = self.logged(LOG_LEVEL='critical')
+        with mock.patch('project.database.read', side_effect=RuntimeError('boom')):
+            client.get('/users')
+        self.assertEqual(lines.getvalue(), '')
+
+    def test_neither_tokens_nor_personal_data_are_logged(self):
+        client, lines = self.logged(API_TOKENS=TOKEN, LOG_LEVEL='debug')
+        user = {'username': 'annabel', 'email': 'annabel@example.com'}
+        client.post('/users', json=user)
+        client.post('/users', json=user)
+        client.get('/users?email=annabel@example.com')
+        client.delete('/users/1', headers=BEARER)
+        client.delete('/users/1', headers={'Authorization': 'Bearer wrong'})
+        with mock.patch('project.database.write', side_effect=RuntimeError):
+            client.post('/users', json=user, headers=BEARER)
+        self.assertIn('RuntimeError', lines.getvalue())
+        for secret in (TOKEN, 'wrong', 'annabel'):
+            self.assertNotIn(secret, lines.getvalue())
+
+    def test_gunicorn_gives_its_handlers(self):
+        handler = logging.NullHandler()
+        self.enterContext(mock.patch.object(logging.getLogger('gunicorn.error'), 'handlers', [handler]))
+        self.enterContext(mock.patch.dict('os.environ', SERVER_SOFTWARE='gunicorn/27.0.1'))
+        client = self.client_of()
+        self.assertEqual(client.application.logger.handlers, [handler])
+
+    def test_route_is_left_for_the_access_line(self):
+        environs = []
+        serve, self.app.wsgi_app = self.app.wsgi_app, lambda *args: environs.append(args[0]) or serve(*args)
+        for path, route in (('/users/1', '/users/<user_id>'), ('/users?limit=1', '/users'), ('/nowhere', None)):
+            with self.subTest(path=path):
+                self.client.get(path, headers={'X-Request-ID': 'mine'})
+                self.assertEqual(environs[-1].get(observability.ROUTE_KEY), route)
+                self.assertEqual(environs[-1][observability.ID_KEY], 'mine')
