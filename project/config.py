@@ -4,6 +4,7 @@ import os
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from werkzeug.utils import import_string
 
 PROTECT_CHOICES = ('changes', 'writes', 'all')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
@@ -70,8 +71,14 @@ class ProductionConfig(BaseConfig):
 
 
 def default_settings():
-    """The import string of the configuration to use: APP_SETTINGS, else development's."""
-    return os.environ.get('APP_SETTINGS') or 'project.config.DevelopmentConfig'
+    """The configuration to use: the class that APP_SETTINGS names, else development's.
+
+    :raises SettingsError: there is no such class.
+    """
+    settings = import_string(os.environ.get('APP_SETTINGS') or 'project.config.DevelopmentConfig', silent=True)
+    if not isinstance(settings, type):
+        raise SettingsError('APP_SETTINGS must name a class such as project.config.ProductionConfig.')
+    return settings
 
 
 def under_gunicorn():
@@ -90,7 +97,8 @@ def init_app(app):
         _check_production(config)
     if under_gunicorn():
         config['DEBUG'] = False
-    config['SQLALCHEMY_DATABASE_URI'] = _database_url(config['SQLALCHEMY_DATABASE_URI'])
+    variable = 'DATABASE_TEST_URL' if config['TESTING'] else 'DATABASE_URL'
+    config['SQLALCHEMY_DATABASE_URI'] = _database_url(config['SQLALCHEMY_DATABASE_URI'], variable)
     config['POOL_SIZE'] = _integer(config, 'POOL_SIZE', 1, 1000)
     config['POOL_OVERFLOW'] = _integer(config, 'POOL_OVERFLOW', 0, 1000)
     config['PROXY_HOPS'] = _integer(config, 'PROXY_HOPS', 0, 10)
@@ -118,7 +126,7 @@ def _check_production(config):
         )
 
 
-def _database_url(text):
+def _database_url(text, variable):
     """The URL for SQLAlchemy: the names that PostgreSQL goes by all mean psycopg2.
 
     SQLAlchemy refuses ``postgres://``, and from 2.1 on takes plain ``postgresql://`` for another driver.
@@ -126,19 +134,19 @@ def _database_url(text):
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise SettingsError('DATABASE_URL is no URL such as postgres://user:password@host:5432/users') from None
+        raise SettingsError(f'{variable} is no URL such as postgres://user:password@host:5432/users') from None
     if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
         return url.set(drivername='postgresql+psycopg2')
     if url.drivername in ('sqlite', 'sqlite+pysqlite') and url.database not in (None, '', ':memory:'):
         return url
     raise SettingsError(
-        'DATABASE_URL must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
+        f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
     )
 
 
 def _integer(config, name, least, most):
     text = str(config[name])
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+    if text not in map(str, range(least, most + 1)):
         raise SettingsError(f'{name} must be a whole number from {least} to {most}.')
     return int(text)
 
