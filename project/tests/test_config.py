@@ -1,0 +1,296 @@
+"""The settings: where each comes from, and how a wrong one is refused."""
+
+import importlib.util
+import os
+import unittest
+from unittest import mock
+
+from sqlalchemy.engine import make_url
+
+from project import config, create_app, db
+from project.tests import base
+
+KEY = 'a-key-of-the-tests-that-nobody-can-guess'
+VARIABLES = (
+    *('APP_SETTINGS', 'DATABASE_URL', 'DATABASE_TEST_URL', 'SECRET_KEY', 'API_TOKENS', 'PROTECT', 'CORS_ORIGINS'),
+    *('TRUSTED_HOSTS', 'PROXY_HOPS', 'LOG_LEVEL', 'METRICS', 'POOL_SIZE', 'POOL_OVERFLOW', 'SERVER_SOFTWARE'),
+)
+PRODUCTION = {'DATABASE_URL': 'postgres://u:p@db/users', 'SECRET_KEY': KEY}
+
+
+class ConfigTestCase(unittest.TestCase):
+    """What the classes of ``project/config.py`` are in an environment: they read it when they are imported."""
+
+    def app(self, name, **environment):
+        """An app with the settings of the class ``name``, started with just these variables set."""
+        kept = {variable: value for variable, value in os.environ.items() if variable not in VARIABLES}
+        with mock.patch.dict(os.environ, kept | environment, clear=True):
+            spec = importlib.util.spec_from_file_location('config', config.__file__)
+            fresh = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(fresh)
+            app = create_app(getattr(fresh, name))
+        self.addCleanup(base.dispose, app)
+        return app
+
+    def assert_refused(self, words, name, **environment):
+        """Check that the settings are refused with one line that has the words, and no value in it."""
+        with self.assertRaises(config.SettingsError) as raised:
+            self.app(name, **environment)
+        message = str(raised.exception)
+        for word in words.split():
+            self.assertIn(word, message)
+        self.assertNotIn('\n', message)
+        for value in environment.values():
+            if len(value) > 10:
+                self.assertNotIn(value, message)
+
+
+class DevelopmentConfigTest(ConfigTestCase):
+    def test_app_is_in_development(self):
+        app = self.app('DevelopmentConfig', DATABASE_URL='postgres://u:p@db/users_dev')
+        self.assertTrue(app.debug)
+        self.assertFalse(app.testing)
+        self.assertEqual(app.config['SECRET_KEY'], 'my_precious')
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users_dev'))
+
+    def test_nothing_needs_to_be_set(self):
+        for environment in ({}, dict.fromkeys(VARIABLES, '')):
+            with self.subTest(environment=environment):
+                app = self.app('DevelopmentConfig', **environment)
+                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('sqlite:///users.db'))
+                with app.app_context():
+                    self.assertEqual(db.engine.url.database, os.path.join(app.instance_path, 'users.db'))
+                self.assertEqual(app.config['API_TOKENS'], [])
+                self.assertEqual(app.config['PROTECT'], 'changes')
+                self.assertEqual(app.config['CORS_ORIGINS'], ['*'])
+                self.assertIsNone(app.config['TRUSTED_HOSTS'])
+                self.assertEqual(app.config['PROXY_HOPS'], 0)
+                self.assertFalse(app.config['METRICS'])
+
+
+class TestingConfigTest(ConfigTestCase):
+    def test_app_is_in_testing(self):
+        app = self.app('TestingConfig', DATABASE_TEST_URL='postgres://u:p@db/users_test')
+        self.assertTrue(app.debug)
+        self.assertTrue(app.testing)
+        self.assertEqual(app.config['SECRET_KEY'], 'my_precious')
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users_test'))
+
+    def test_database_of_the_tests_is_never_that_of_the_service(self):
+        for settings in ('project.config.DevelopmentConfig', 'project.config.ProductionConfig'):
+            with self.subTest(settings=settings):
+                app = self.app('TestingConfig', APP_SETTINGS=settings, **PRODUCTION)
+                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('sqlite:///users_test.db'))
+                with app.app_context():
+                    for engine in db.engines.values():
+                        self.assertEqual(engine.url.database, os.path.join(app.instance_path, 'users_test.db'))
+
+    def test_environment_does_not_change_what_is_tested(self):
+        environment = {
+            'API_TOKENS': KEY,
+            'PROTECT': 'all',
+            'CORS_ORIGINS': 'x',
+            'TRUSTED_HOSTS': 'x',
+            'PROXY_HOPS': '3',
+        }
+        changed = self.app('TestingConfig', **environment, METRICS='1', SECRET_KEY=KEY).config
+        plain = self.app('TestingConfig').config
+        for name in (*environment, 'METRICS', 'SECRET_KEY'):
+            self.assertEqual(changed[name], plain[name], name)
+
+
+class ProductionConfigTest(ConfigTestCase):
+    def test_app_is_in_production(self):
+        app = self.app('ProductionConfig', **PRODUCTION)
+        self.assertFalse(app.debug)
+        self.assertFalse(app.testing)
+        self.assertEqual(app.config['SECRET_KEY'], KEY)
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users'))
+
+    def test_nothing_is_assumed(self):
+        for variable in PRODUCTION:
+            for value in (None, ''):
+                with self.subTest(variable=variable, value=value):
+                    environment = {name: text for name, text in PRODUCTION.items() if name != variable}
+                    if value is not None:
+                        environment[variable] = value
+                    self.assert_refused(f'{variable} must', 'ProductionConfig', **environment)
+
+    def test_key_that_can_be_guessed_is_refused(self):
+        for key in ('my_precious', 'x' * 31, 'my_precious' * 4, 'Changeme' + 'x' * 32, 'secret' * 10, 'dev' + 'x' * 40):
+            with self.subTest(key=key):
+                self.assert_refused('SECRET_KEY 32', 'ProductionConfig', **PRODUCTION | {'SECRET_KEY': key})
+
+    def test_debug_is_off_under_gunicorn_whatever_the_settings(self):
+        for name in ('DevelopmentConfig', 'TestingConfig', 'ProductionConfig'):
+            with self.subTest(name=name):
+                self.assertFalse(self.app(name, **PRODUCTION, SERVER_SOFTWARE='gunicorn/27.0.1').debug)
+
+
+class SettingsTest(ConfigTestCase):
+    def test_settings_are_chosen_by_argument_else_by_app_settings_else_development(self):
+        for argument, variable, expected in (
+            (None, None, (True, False)),
+            (None, '', (True, False)),
+            (None, 'project.config.TestingConfig', (True, True)),
+            ('project.config.TestingConfig', 'project.config.DevelopmentConfig', (True, True)),
+            (config.TestingConfig, 'project.config.DevelopmentConfig', (True, True)),
+        ):
+            with self.subTest(argument=argument, variable=variable):
+                with mock.patch.dict(os.environ, {} if variable is None else {'APP_SETTINGS': variable}):
+                    if variable is None:
+                        os.environ.pop('APP_SETTINGS', None)
+                    app = create_app(argument)
+                self.assertEqual((app.debug, app.testing), expected)
+
+    def test_settings_that_do_not_exist_are_refused(self):
+        for settings in (
+            'project.config.NoConfig',
+            'nowhere.Config',
+            'x',
+            'project..config',
+            'project.config.',
+            'project.config',
+            'os.path.join',
+        ):
+            environment = mock.patch.dict(os.environ, APP_SETTINGS=settings)
+            refused = self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS')
+            with self.subTest(settings=settings), environment, refused:
+                create_app()
+
+    def test_every_form_of_a_postgresql_url_means_psycopg2(self):
+        for scheme in ('postgres', 'postgresql', 'postgresql+psycopg2'):
+            for rest in (
+                'u:p@h:5433/d',
+                'u:p%40s%2Fs@h/d',
+                'u@/d?host=/run/x',
+                'u:p@/d?host=a:1&host=b:2',
+                'h/d?sslmode=require',
+            ):
+                with self.subTest(scheme=scheme, rest=rest):
+                    app = self.app('DevelopmentConfig', DATABASE_URL=f'{scheme}://{rest}')
+                    with app.app_context():
+                        for engine in db.engines.values():
+                            self.assertEqual(engine.url, make_url(f'postgresql+psycopg2://{rest}'))
+                            self.assertEqual(engine.dialect.driver, 'psycopg2')
+
+    def test_sqlite_files_are_a_database(self):
+        for url in ('sqlite:///x.db', 'sqlite:////var/x.db', 'sqlite+pysqlite:///x.db'):
+            with self.subTest(url=url):
+                self.assertEqual(
+                    self.app('DevelopmentConfig', DATABASE_URL=url).config['SQLALCHEMY_DATABASE_URI'], make_url(url)
+                )
+
+    def test_other_databases_are_refused(self):
+        for url in (
+            *(
+                'x',
+                '://',
+                'postgres',
+                'postgres:/u:p@h/d',
+                'postgres://u:p@h:port/d',
+            ),
+            *('mysql://u:p@h/d', 'postgresql+asyncpg://u:p@h/d', 'postgresql+nodriver://u:p@h/d', 'http://u:p@h/d'),
+            *('sqlite://', 'sqlite:///:memory:', 'sqlite:///', 'sqlite+aiosqlite:///x.db'),
+        ):
+            with self.subTest(url=url):
+                self.assert_refused('DATABASE_URL', 'DevelopmentConfig', DATABASE_URL=url)
+                self.assert_refused('DATABASE_TEST_URL', 'TestingConfig', DATABASE_TEST_URL=url)
+
+    def test_numbers_are_checked(self):
+        for name, least, most in (('POOL_SIZE', 1, 1000), ('POOL_OVERFLOW', 0, 1000), ('PROXY_HOPS', 0, 10)):
+            for good in (least, most):
+                self.assertEqual(self.app('DevelopmentConfig', **{name: str(good)}).config[name], good)
+            for bad in (str(least - 1), str(most + 1), 'x', '1.5', '1 ', '+1', '\u0661', '\xb2', '9' * 5000):
+                with self.subTest(name=name, bad=bad[:10]):
+                    self.assert_refused(f'{name} {least} {most}', 'DevelopmentConfig', **{name: bad})
+
+    def test_choices_are_checked(self):
+        for name, choices in (('PROTECT', config.PROTECT_CHOICES), ('LOG_LEVEL', config.LOG_LEVELS)):
+            for choice in choices:
+                for text in (choice, choice.upper(), choice.lower()):
+                    self.assertEqual(self.app('DevelopmentConfig', **{name: text}).config[name], choice)
+            for bad in ('x', f'{choices[0]} ', 'none'):
+                with self.subTest(name=name, bad=bad):
+                    self.assert_refused(f'{name} {" ".join(choices)}', 'DevelopmentConfig', **{name: bad})
+
+    def test_lists_are_separated_by_commas(self):
+        for text, items in ((' a ,b,, ', ['a', 'b']), ('a', ['a']), (',', [])):
+            with self.subTest(text=text):
+                app = self.app('DevelopmentConfig', CORS_ORIGINS=text, TRUSTED_HOSTS=text)
+                self.assertEqual(app.config['CORS_ORIGINS'], items)
+                self.assertEqual(app.config['TRUSTED_HOSTS'], items or None)
+
+    def test_settings_of_a_class_may_be_values(self):
+        app = base.make_app(CORS_ORIGINS=['a'], API_TOKENS=(KEY,), PROXY_HOPS=2, TRUSTED_HOSTS=None)
+        self.assertEqual(app.config['CORS_ORIGINS'], ['a'])
+        self.assertEqual(app.config['API_TOKENS'], [KEY])
+        self.assertEqual(app.config['PROXY_HOPS'], 2)
+
+    def test_tokens_that_can_be_guessed_are_refused(self):
+        self.assertEqual(
+            self.app('DevelopmentConfig', API_TOKENS=f'{KEY}, {KEY}2,').config['API_TOKENS'], [KEY, f'{KEY}2']
+        )
+        for tokens in ('x', 'x' * 31, f'{KEY},short', 'é' * 32):
+            with self.subTest(tokens=tokens):
+                self.assert_refused('API_TOKENS 32', 'DevelopmentConfig', API_TOKENS=tokens)
+
+    def test_metrics_are_off_unless_asked_for(self):
+        for value, on in (('1', True), ('0', False), ('', False), ('true', False)):
+            with self.subTest(value=value):
+                self.assertIs(self.app('DevelopmentConfig', METRICS=value).config['METRICS'], on)
+
+
+class GuardTest(base.BaseTestCase):
+    """The tests empty no other database than theirs."""
+
+    def guard(self, url, test_url, in_use=None):
+        kept = {name: value for name, value in os.environ.items() if name != 'DATABASE_URL'}
+        environment = mock.patch.dict(os.environ, kept | ({'DATABASE_URL': in_use} if in_use else {}), clear=True)
+        with environment, mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url):
+            base.refuse_other_databases(make_url(url))
+
+    def test_test_database_may_be_emptied(self):
+        for url, test_url, in_use in (
+            ('sqlite:///users_test.db', 'sqlite:///users_test.db', None),
+            (f'sqlite:///{self.app.instance_path}/users_test.db', 'sqlite:///users_test.db', 'sqlite:///users.db'),
+            ('postgresql+psycopg2://u:p@h/users_test', 'postgres://u:p@h/users_test', 'postgres://u:p@h/users_dev'),
+            ('postgresql+psycopg2://u:p@localhost:5432/t', 'postgres://127.0.0.1/t', 'postgres://localhost:5435/t'),
+        ):
+            with self.subTest(url=url, test_url=test_url):
+                self.guard(url, test_url, in_use)
+
+    def test_other_database_is_not_emptied(self):
+        for url, test_url in (
+            ('sqlite:///users.db', 'sqlite:///users_test.db'),
+            ('sqlite:////var/users_test.db', 'sqlite:///users_test.db'),
+            ('postgresql+psycopg2://u:p@h/users_dev', 'postgres://u:p@h/users_test'),
+            ('postgresql+psycopg2://u:p@h2/users_test', 'postgres://u:p@h/users_test'),
+            ('postgresql+psycopg2://u:p@h:5433/users_test', 'postgres://u:p@h/users_test'),
+            ('postgresql+psycopg2://u:p@h/users_test', 'sqlite:///users_test.db'),
+            ('sqlite:///users_test.db', 'postgres://u:p@h/users_test'),
+        ):
+            with self.subTest(url=url, test_url=test_url), self.assertRaisesRegex(RuntimeError, 'is not the test'):
+                self.guard(url, test_url)
+
+    def test_database_that_is_in_use_is_not_emptied_even_when_it_is_named_for_the_tests(self):
+        for test_url, in_use in (
+            ('sqlite:///users_test.db', f'sqlite:///{self.app.instance_path}/users_test.db'),
+            ('sqlite:///users.db', 'sqlite+pysqlite:///users.db'),
+            ('postgres://u:p@h/d', 'postgres://u:p@h/d'),
+            ('postgres://u:p@h/d', 'postgresql://other:user@H:5432/d?sslmode=require'),
+            ('postgres://u:p@localhost/d', 'postgresql+psycopg2://127.0.0.1:5432/d'),
+            ('postgres:///d', 'postgres://[::1]/d'),
+            ('postgres://h/d', 'postgres:///d?host=h:5432'),
+        ):
+            url = base.make_app(SQLALCHEMY_DATABASE_URI=test_url).config['SQLALCHEMY_DATABASE_URI']
+            with self.subTest(test_url=test_url, in_use=in_use), self.assertRaisesRegex(RuntimeError, 'DATABASE_URL'):
+                self.guard(url, test_url, in_use)
+
+    def test_guard_stands_before_all_that_deletes(self):
+        user = self.add_user()
+        other = mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', 'sqlite:///other.db')
+        with other, mock.patch.object(db, 'drop_all') as drop_all, self.assertRaises(RuntimeError):
+            base.empty_tables()
+        drop_all.assert_not_called()
+        self.assertEqual(self.list_users(), [user])
