@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 LOCK = 'SELECT pg_advisory_xact_lock(7463921)'
 # SQLite can't tell what an index on lower(email) is made of; on PostgreSQL it is compared.
 warnings.filterwarnings('ignore', 'Skipped unsupported reflection of expression-based index')
+warnings.filterwarnings('ignore', 'autogenerate skipping metadata-specified expression-based index')
 extension = current_app.extensions['migrate']
 
 
