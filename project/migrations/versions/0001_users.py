@@ -4,6 +4,8 @@ That service kept naive local times in a table ``"user"`` without a unique email
 the time zone given with ``db upgrade -x zone=Europe/Berlin``, else in that of the machine that runs this.
 """
 
+import unicodedata
+from collections import Counter
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -59,10 +61,9 @@ def downgrade():
 
 def refuse_clashes(connection):
     """Stop before anything is changed when two of the old users have the same address."""
-    address = sa.func.lower(sa.func.trim(OLD.c.email))
-    clashes = connection.execute(
-        sa.select(address, sa.func.count()).group_by(address).having(sa.func.count() > 1).order_by(address)
-    ).all()
+    old = sa.select(OLD.c.email).execution_options(yield_per=BATCH)
+    counts = Counter(address(email).lower() for email in connection.scalars(old))
+    clashes = sorted((email, count) for email, count in counts.items() if count > 1)
     if clashes:
         told = ', '.join(f'{email} ({count} users)' for email, count in clashes[:10])
         more = f' and {len(clashes) - 10} more' if len(clashes) > 10 else ''
@@ -87,11 +88,17 @@ def copy(connection, users):
             break
         connection.execute(
             users.insert(),
-            [row._asdict() | {'email': row.email.strip(), 'created_at': as_utc(row.created_at, zone)} for row in rows],
+            [row._asdict() | {'email': address(row.email), 'created_at': as_utc(row.created_at, zone)} for row in rows],
         )
         last = rows[-1].id
     if connection.dialect.name == 'postgresql' and last is not None:
         connection.execute(sa.text("SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"), {'last': last})
+
+
+def address(email):
+    """An address as the service stores it: without blanks, and in lower case if it has other than ASCII letters."""
+    email = email.strip()
+    return email if email.isascii() else unicodedata.normalize('NFC', email).lower()
 
 
 def as_utc(moment: datetime, zone):
