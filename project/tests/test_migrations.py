@@ -1,0 +1,272 @@
+"""The schema: made and taken back by migrations, the same as the models have it, and heir to the table of 2017."""
+
+import contextlib
+import io
+import os
+import time
+import unittest
+from datetime import UTC, datetime
+from unittest import mock
+
+import flask_migrate
+from alembic.migration import MigrationContext
+from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, insert, inspect, select, text
+
+from project import db
+from project.api.models import User
+from project.tests.base import dispose, make_app, scratch_database
+
+# As SQLAlchemy made it in 2017, but for its name in the database.
+OLD = Table(
+    'user',
+    MetaData(),
+    Column('id', Integer, primary_key=True, autoincrement=True),
+    Column('username', String(128), nullable=False),
+    Column('email', String(128), nullable=False),
+    Column('active', Boolean, default=False, nullable=False),
+    Column('created_at', DateTime, nullable=False),
+)
+NOON = datetime(2017, 7, 1, 12)  # noqa: DTZ001, local time is what that service kept
+
+
+class MigrationTestCase(unittest.TestCase):
+    def setUp(self):
+        self.app = make_app(SQLALCHEMY_DATABASE_URI=self.enterContext(scratch_database()))
+        self.addCleanup(dispose, self.app)
+        self.enterContext(self.app.app_context())
+
+    def run_migrations(self, function, **options):
+        """Run a function of Flask-Migrate, which exits with 1 when it fails, without what it prints."""
+        with mock.patch('alembic.config.Config.print_stdout'):
+            function(**options)
+
+    def upgrade(self, **options):
+        self.run_migrations(flask_migrate.upgrade, **options)
+
+    def tables(self):
+        return set(inspect(db.engine).get_table_names()) - {'alembic_version', 'sqlite_sequence'}
+
+    def revision(self):
+        with db.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def schema(self):
+        """The table of users as the database knows it."""
+        inspector = inspect(db.engine)
+        # SQLAlchemy reflects no index on an expression from SQLite.
+        if db.engine.dialect.name == 'postgresql':
+            statement = "SELECT indexdef FROM pg_indexes WHERE tablename = 'users' AND schemaname = current_schema"
+        else:
+            statement = "SELECT sql FROM sqlite_master WHERE tbl_name = 'users' AND sql IS NOT NULL AND type = 'index'"
+        with db.engine.connect() as connection:
+            indexes = sorted(connection.scalars(text(statement)))
+        columns = [
+            (column['name'], str(column['type']), column['nullable'], column['default'])
+            for column in inspector.get_columns('users')
+        ]
+        return columns, inspector.get_pk_constraint('users')['constrained_columns'], indexes
+
+    def store_old(self, *rows):
+        """Make the table of 2017, with users of so many columns; the rest of them is made up."""
+        with db.engine.begin() as connection:
+            OLD.create(connection)
+            users = [{'username': 'ann', 'active': True, 'created_at': NOON} | row for row in rows]
+            if users:
+                connection.execute(insert(OLD), users)
+
+    def users(self):
+        users = db.session.scalars(select(User).order_by(User.id)).all()
+        db.session.expunge_all()
+        db.session.rollback()
+        return users
+
+
+class MigrationsTest(MigrationTestCase):
+    def test_empty_database_gets_its_table(self):
+        self.upgrade()
+        self.assertEqual(self.tables(), {'users'})
+        self.assertEqual(self.revision(), '0001')
+        db.session.add(User('ann', 'ann@example.com'))
+        db.session.commit()
+        self.assertEqual(self.app.test_client().get('/users').json['data']['users'][0]['username'], 'ann')
+
+    def test_upgrade_is_taken_back_and_made_again(self):
+        for _ in range(2):
+            self.upgrade()
+            self.assertEqual(self.tables(), {'users'})
+            self.run_migrations(flask_migrate.downgrade, revision='base')
+            self.assertEqual(self.tables(), set())
+            self.assertIsNone(self.revision())
+
+    def test_upgrade_of_what_is_new_already_changes_nothing(self):
+        self.upgrade()
+        db.session.add(User('ann', 'ann@example.com'))
+        db.session.commit()
+        self.upgrade()
+        self.assertEqual(len(self.users()), 1)
+
+    def test_models_and_migrations_make_the_same(self):
+        self.upgrade()
+        self.run_migrations(flask_migrate.check)
+        migrated = self.schema()
+        self.run_migrations(flask_migrate.downgrade, revision='base')
+        db.create_all()
+        self.assertEqual(self.schema(), migrated)
+
+    def test_drift_is_noticed(self):
+        self.upgrade()
+        extra = Table('extra', db.metadata, Column('id', Integer, primary_key=True))
+        self.addCleanup(db.metadata.remove, extra)
+        with self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit) as end:
+            self.run_migrations(flask_migrate.check)
+        self.assertEqual(end.exception.code, 1)
+        self.assertIn('extra', ''.join(logs.output))
+
+    def test_statements_can_be_printed_instead(self):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            flask_migrate.upgrade(sql=True)
+        self.assertIn('CREATE TABLE users', out.getvalue())
+        self.assertIn('CREATE UNIQUE INDEX users_email_key ON users (lower(email))', out.getvalue())
+        self.assertEqual(self.tables(), set())
+
+
+class TakeOverTest(MigrationTestCase):
+    """A database that has the table of 2017."""
+
+    def test_every_user_is_carried_over(self):
+        rows = [
+            {'id': 7, 'username': 'michael', 'email': 'Michael@RealPython.com', 'active': True},
+            {'id': 3, 'username': ' 123 ', 'email': ' blanks@example.com ', 'active': False},
+            {'id': 12, 'username': '', 'email': 'no address', 'active': True},
+            {'id': 13, 'username': 'x' * 128, 'email': 'x' * 128, 'active': True},
+        ]
+        self.store_old(*rows)
+        self.upgrade(x_arg=['zone=UTC'])
+        self.assertEqual(self.tables(), {'users'})
+        self.assertEqual(
+            [(user.id, user.username, user.email, user.active) for user in self.users()],
+            [
+                (3, ' 123 ', 'blanks@example.com', False),
+                (7, 'michael', 'Michael@RealPython.com', True),
+                (12, '', 'no address', True),
+                (13, 'x' * 128, 'x' * 128, True),
+            ],
+        )
+        self.assertEqual({user.created_at for user in self.users()}, {NOON.replace(tzinfo=UTC)})
+
+    def test_users_are_as_many_as_before(self):
+        self.store_old(*({'email': f'{number}@example.com'} for number in range(2345)))
+        self.upgrade()
+        self.assertEqual(len(self.users()), 2345)
+
+    def test_new_users_come_after_the_old(self):
+        self.store_old({'id': 41, 'email': 'ann@example.com'})
+        self.upgrade()
+        response = self.app.test_client().post('/users', json={'username': 'bee', 'email': 'bee@example.com'})
+        self.assertEqual((response.status_code, response.json['data']['id']), (201, 42))
+
+    def test_table_without_users_is_taken_over(self):
+        self.store_old()
+        self.upgrade()
+        self.assertEqual((self.tables(), self.users()), ({'users'}, []))
+        response = self.app.test_client().post('/users', json={'username': 'bee', 'email': 'bee@example.com'})
+        self.assertEqual(response.json['data']['id'], 1)
+
+    def test_local_times_are_read_in_the_zone_that_is_named(self):
+        moments = {
+            'Europe/Berlin': [
+                ('2017-01-01T00:30', '2016-12-31T23:30:00.000000Z'),
+                ('2017-07-01T12:00:00.123456', '2017-07-01T10:00:00.123456Z'),
+                # Told twice that night: the first of the two is taken.
+                ('2017-10-29T02:30', '2017-10-29T00:30:00.000000Z'),
+            ],
+            'America/New_York': [('2017-07-01T12:00', '2017-07-01T16:00:00.000000Z')],
+            'Asia/Kathmandu': [('2017-07-01T12:00', '2017-07-01T06:15:00.000000Z')],
+        }
+        for zone, pairs in moments.items():
+            with self.subTest(zone=zone):
+                self.store_old(
+                    *(
+                        {'email': f'{number}@example.com', 'created_at': datetime.fromisoformat(old)}
+                        for number, (old, _) in enumerate(pairs)
+                    )
+                )
+                self.upgrade(x_arg=[f'zone={zone}'])
+                users = self.app.test_client().get('/users').json['data']['users']
+                self.assertEqual({user['created_at'] for user in users}, {new for _, new in pairs})
+                self.run_migrations(flask_migrate.downgrade, revision='base')
+
+    def test_local_times_are_read_in_the_zone_of_the_machine_unless_one_is_named(self):
+        self.addCleanup(time.tzset)
+        for zone, expected in (('Asia/Tokyo', 3), ('America/New_York', 16), ('UTC', 12)):
+            with self.subTest(zone=zone), mock.patch.dict(os.environ, TZ=zone):
+                time.tzset()
+                self.store_old({'email': 'ann@example.com'})
+                self.upgrade()
+                self.assertEqual(self.users()[0].created_at, NOON.replace(hour=expected, tzinfo=UTC))
+                self.run_migrations(flask_migrate.downgrade, revision='base')
+
+    def refused(self, *words, **options):
+        """Check that an upgrade is refused with these words, and changes nothing."""
+        with db.engine.connect() as connection:
+            before = connection.execute(select(OLD).order_by(OLD.c.id)).all()
+        with self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit) as end:
+            self.upgrade(**options)
+        self.assertEqual(end.exception.code, 1)
+        for word in words:
+            self.assertIn(word, logs.output[0])
+        self.assertNotIn('Traceback', logs.output[0])
+        self.assertEqual(self.tables(), {'user'})
+        self.assertIsNone(self.revision())
+        with db.engine.connect() as connection:
+            self.assertEqual(connection.execute(select(OLD).order_by(OLD.c.id)).all(), before)
+
+    def test_unknown_zone_is_refused_before_anything_is_changed(self):
+        self.store_old({'email': 'ann@example.com'})
+        for zone in ('Mars/Olympus', '../etc/passwd', 'CET ', 'x\0'):
+            with self.subTest(zone=zone):
+                self.refused(repr(zone), x_arg=[f'zone={zone}'])
+
+    def test_addresses_that_clash_are_named_before_anything_is_changed(self):
+        self.store_old(
+            *({'email': email} for email in ('ann@example.com', 'Ann@Example.com', ' ann@example.com ')),
+            *({'email': email} for email in ('bee@example.com', 'BEE@example.com', 'cat@example.com')),
+        )
+        self.refused('ann@example.com (3 users)', 'bee@example.com (2 users)')
+
+    def test_many_clashes_are_told_shortly(self):
+        self.store_old(*({'email': f'{number:02}@example.com'} for number in [*range(14), *range(14)]))
+        self.refused('00@example.com (2 users)', '09@example.com (2 users) and 4 more')
+
+    def test_addresses_that_differ_by_any_blank_clash(self):
+        for blank in ('\n', '\t', '\xa0', '\u3000'):
+            with self.subTest(blank=blank):
+                OLD.drop(db.engine, checkfirst=True)
+                self.store_old({'email': 'ann@example.com'}, {'email': f'ann@example.com{blank}'})
+                self.refused('ann@example.com (2 users)')
+
+    def test_addresses_with_other_letters_clash_whatever_their_case(self):
+        self.store_old({'email': 'müller@example.com'}, {'email': 'MÜLLER@example.com'})
+        self.refused('müller@example.com (2 users)')
+
+    def test_address_with_other_letters_is_unique_afterwards(self):
+        self.store_old({'email': 'MÜLLER@example.com'})
+        self.upgrade()
+        response = self.app.test_client().post('/users', json={'username': 'x', 'email': 'müller@example.com'})
+        self.assertEqual(response.status_code, 400)
+
+    def test_failure_in_the_middle_changes_nothing(self):
+        self.store_old({'email': 'ann@example.com'})
+        with mock.patch('alembic.op.create_index', side_effect=RuntimeError('in the middle')):
+            self.refused('in the middle')
+
+    def test_database_that_is_not_there_is_told_in_one_line(self):
+        dispose(self.app)
+        app = make_app(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/none')
+        self.addCleanup(dispose, app)
+        with app.app_context(), self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit) as end:
+            self.upgrade()
+        self.assertEqual(end.exception.code, 1)
+        self.assertEqual(len(logs.output[0].splitlines()), 1)
+        self.assertIn('the database refused', logs.output[0])
