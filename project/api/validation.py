@@ -103,10 +103,14 @@ def body(model, request):
         raise Invalid('Invalid payload.', {'body': 'must have the Content-Type application/json'})
     try:
         data = request.get_data(cache=False)
+        if request.content_length is None:
+            request.stream.read(1)  # a chunked body that is over the limit was only cut until here
     except RequestEntityTooLarge:
         raise
     except Exception:  # each server has its own errors for a body that is cut short or badly chunked
         raise Invalid('Invalid payload.', {'body': 'could not be read to its end'}) from None
+    if len(data) < (request.content_length or 0):
+        raise Invalid('Invalid payload.', {'body': 'could not be read to its end'})
     try:
         return model.model_validate_json(data).model_dump(exclude_unset=True)
     except ValidationError as error:
