@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 
 import flask_migrate
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import func, inspect, select, table, text
 from sqlalchemy.exc import OperationalError
 
 from project import config, create_app, db, seed
@@ -93,15 +93,18 @@ def recreate_db(force):
     production = not (app.debug or app.testing)
     wait_for_database()
     where = db.engine.url.render_as_string(hide_password=True)
-    present = inspect(db.engine).has_table('users')
-    count = db.session.scalar(select(func.count()).select_from(User)) if present else 0
+    present = inspect(db.engine)
+    # The second is the table of the 2017 service, whose users the migrations would else carry over.
+    tables = [table(name) for name in ('users', 'user') if present.has_table(name)]
+    count = sum(db.session.scalar(select(func.count()).select_from(old)) for old in tables)
     db.session.rollback()
     if production and not force:
         sys.exit(f'This would destroy the {count} users in {where}. In production that needs --force.')
     print(f'Dropping the {count} users in {where}.')
     db.drop_all()
     with db.engine.begin() as connection:
-        connection.execute(text('DROP TABLE IF EXISTS alembic_version'))
+        for name in ('alembic_version', '"user"'):
+            connection.execute(text(f'DROP TABLE IF EXISTS {name}'))
     flask_migrate.upgrade()
     print('The tables are new and empty.')
 
