@@ -36,7 +36,7 @@ def _text(value):
     if not value.isprintable() and any(unicodedata.category(c) in ('Cc', 'Zl', 'Zp') for c in value):
         raise _wrong('must not contain control characters')
     value = value.strip()
-    if not any(map(str.isprintable, value)):
+    if not any(c.isprintable() and c != ' ' for c in value):
         raise _wrong('must not be blank')
     if len(value) > MAX_LENGTH:
         raise _wrong(f'must have at most {MAX_LENGTH} characters')
