@@ -9,7 +9,7 @@ import flask_migrate
 from sqlalchemy import func, inspect, select, table, text
 from sqlalchemy.exc import OperationalError
 
-from project import config, create_app, db, seed
+from project import config, create_app, db, seed, transfer
 from project.api.models import User
 from project.flask_script_compat import Command, Manager, Option, Server, Shell
 
@@ -117,6 +117,31 @@ def seed_db(count=None):
     print(f'Added {seed.seed_original() if count is None else seed.seed_many(count)} users.')
 
 
+@manager.option('file', metavar='FILE', help='compressed if it ends in .gz; - is stdout')
+@manager.option('--force', action='store_true', help='replace FILE if it is there')
+def dump_users(file, force):
+    """Write all users to a file, one JSON object a line."""
+    wait_for_database()
+    try:
+        count = transfer.dump(file, force)
+    except transfer.TransferError as error:
+        sys.exit(str(error))
+    print(f'Wrote {count} users.', file=sys.stderr if file == '-' else sys.stdout)
+
+
+@manager.option('file', metavar='FILE', help='as dump_users made it; - is stdin')
+@manager.option('--stop', action='store_true', help='stop at the first line that is refused')
+def load_users(file, stop):
+    """Add the users of a file to those there are; again and again, if need be."""
+    wait_for_database()
+    try:
+        done = transfer.load(file, stop)
+    except transfer.TransferError as error:
+        sys.exit(str(error))
+    print(f'Added {done.added} users; {done.there} were there already; refused {done.refused} lines.')
+    return 1 if done.refused else 0
+
+
 @manager.command
 def routes():
     """List the routes."""
@@ -195,4 +220,8 @@ def wait_for_database():
 
 
 if __name__ == '__main__':
-    manager.run()
+    try:
+        manager.run()
+    except KeyboardInterrupt:
+        print('Interrupted.', file=sys.stderr)
+        sys.exit(130)  # 128 and the number of the signal, as in a shell

@@ -1,13 +1,14 @@
-"""What a client may send: the bodies and query strings, each checked by a Pydantic model."""
+"""What a client may send: the bodies and query strings, each checked by a Pydantic model; and the lines of a dump."""
 
 import re
 import unicodedata
+from datetime import datetime
 from typing import Annotated
 
 from email_validator import EmailNotValidError, validate_email
 from flask import current_app
 from itsdangerous import BadData, URLSafeSerializer
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
@@ -88,6 +89,8 @@ REASONS = {
     'string_type': 'must be a string',
     'bool_type': 'must be true or false',
     'string_unicode': 'must be valid Unicode',
+    'int_type': 'must be a whole number',
+    'extra_forbidden': 'is no field of a user',
 }
 
 
@@ -111,6 +114,17 @@ def body(model, request):
         raise Invalid('Invalid payload.', {'body': 'could not be read to its end'}) from None
     if len(data) < (request.content_length or 0):
         raise Invalid('Invalid payload.', {'body': 'could not be read to its end'})
+    return fields(model, data)
+
+
+def fields(model, data):
+    """The fields of a JSON object, checked.
+
+    :param model: the Pydantic model to check it with.
+    :param data: the JSON text, as bytes.
+    :returns: a dict of the fields that are there.
+    :raises Invalid: naming every wrong field, or ``body`` when it is no JSON object.
+    """
     try:
         return model.model_validate_json(data).model_dump(exclude_unset=True)
     except ValidationError as error:
@@ -126,6 +140,45 @@ def _field_and_reason(error):
     if error['type'] != 'missing' and error.get('input', 0) is None:
         return field, 'must not be null'
     return field, REASONS.get(error['type'], 'is not valid')
+
+
+# --- lines of a dump
+
+
+def _id(value):
+    if not -(2**63) <= value < 2**63:
+        raise _wrong('must fit in 64 bits')
+    return value
+
+
+def _column(value):
+    if len(value) > MAX_LENGTH:
+        raise _wrong(f'must have at most {MAX_LENGTH} characters')
+    return _storable(value)
+
+
+def _moment(value):
+    try:
+        if not re.fullmatch(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z', value):
+            raise ValueError
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise _wrong('must be a moment such as 2026-11-22T16:13:51.482913Z') from None
+
+
+class StoredUser(BaseModel):
+    """A line of a dump: a user as he was answered, with all that the table keeps of him.
+
+    It takes what the table can hold. A user who was stored by rules that have since become stricter
+    (a blank name, a word that is no address) is a user still, whom a backup must bring back.
+    """
+
+    model_config = ConfigDict(strict=True, extra='forbid')
+    id: Annotated[int, AfterValidator(_id)]
+    username: Annotated[str, AfterValidator(_column)]
+    email: Annotated[str, AfterValidator(_column)]
+    active: bool
+    created_at: Annotated[datetime, BeforeValidator(_moment)]
 
 
 # --- query strings
