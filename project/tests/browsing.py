@@ -1,0 +1,162 @@
+"""What the browser tests and the screenshots share: the service, the built page on another origin, and Chromium.
+
+Beside what the service needs this takes Node with npm, Debian's ``chromium``, and ``.ci/requirements.txt``.
+"""
+
+import contextlib
+import http.server
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+from sqlalchemy import create_engine, delete, insert
+from sqlalchemy.pool import NullPool
+
+from project.api.models import User
+from project.tests.base import ROOT, scratch_database
+from project.tests.processes import Service, free_port
+
+CLIENT = ROOT / 'project' / 'client'
+# As nginx.conf has it; beyond that the page makes no HTML from strings either.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self' {service}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+CHROMIUM_OPTIONS = [
+    '--no-sandbox',  # with one it does not run as root; it sees nothing but this page
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    # Whatever else it might ask for has no address.
+    '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1',
+]
+
+
+class Site:
+    """All of it, running.
+
+    :ivar url: of the page. :ivar service_url: of the service. :ivar browser: Playwright's Chromium.
+    """
+
+    def __init__(self, url, service, browser, engine):
+        self.url, self.browser = url, browser
+        self.service_url = f'http://127.0.0.1:{service.port}'
+        self._service, self._engine = service, engine
+
+    def store(self, users):
+        """Make these the only users; of equal moments the later in ``users`` is the newer.
+
+        :param users: dicts with ``username``, ``email`` and ``created_at``, an aware ``datetime``.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(delete(User))
+            if users:
+                connection.execute(insert(User), users)
+
+    def stop_service(self):
+        """End the service at once, as a crash does; connections to its port are refused from now on."""
+        self._service.kill()
+
+    def start_service(self):
+        """Start it again unless it runs, and wait until it answers."""
+        if not self._service.ready():
+            self._service.start()
+
+    @contextlib.contextmanager
+    def frozen_service(self):
+        """During the block the service takes connections but answers nothing; at its end it answers all."""
+        group = self._service.process.pid
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def site():
+    """Start everything on an empty scratch database, give the :class:`Site`, and leave nothing behind.
+
+    :raises RuntimeError: npm or Chromium is missing, or npm failed. :raises AssertionError: the service did not start.
+    """
+    for program in ('npm', 'chromium'):
+        if not shutil.which(program):
+            raise RuntimeError(f'{program} is missing; on Debian: apt-get install {program}')
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='users-page-')))
+        database_url = stack.enter_context(scratch_database())
+        port = free_port()
+        # Another host name than the service's: for the browser that is another site, not just another port.
+        url = f'http://localhost:{port}'
+        service = Service(folder, database_url, CORS_ORIGINS=url)
+        stack.callback(service.kill)
+        service.start()
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=shutil.which('chromium'), args=CHROMIUM_OPTIONS)
+        stack.callback(browser.close)
+        running = Site(url, service, browser, create_engine(database_url, poolclass=NullPool))
+        build_page(running.service_url, folder / 'page')
+        stack.enter_context(page_server(folder / 'page', port, POLICY.format(service=running.service_url)))
+        yield running
+
+
+def build_page(service_url, folder):
+    """Build the page for the service at this address into ``folder``; npm installs what is missing for that."""
+    if subprocess.run(['npm', 'ls'], cwd=CLIENT, capture_output=True, check=False).returncode:
+        npm('ci')
+    environ = os.environ | {'REACT_APP_USERS_SERVICE_URL': service_url}
+    npm('run', 'build', '--', '--outDir', folder, '--emptyOutDir', env=environ)
+
+
+def npm(*arguments, **options):
+    """Run npm in the folder of the page.
+
+    :param options: for ``subprocess.run``.
+    :raises RuntimeError: it failed; with what it said.
+    """
+    done = subprocess.run(['npm', *arguments], cwd=CLIENT, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        raise RuntimeError(f'npm {arguments[0]} failed:\n{done.stdout}{done.stderr}')
+
+
+class PageHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves the built page, with the headers of a web server that trusts it with nothing."""
+
+    def __init__(self, *args, policy, **options):
+        self._policy = policy
+        super().__init__(*args, **options)
+
+    def end_headers(self):
+        """Add the headers to every answer."""
+        self.send_header('Content-Security-Policy', self._policy)
+        self.send_header('X-Content-Type-Options', 'nosniff')
+        super().end_headers()
+
+    def log_message(self, *args):
+        """Say nothing: the tests tell what failed."""
+
+
+@contextlib.contextmanager
+def page_server(folder, port, policy):
+    """Serve the files of ``folder`` on ``port`` during the block, under this Content-Security-Policy."""
+
+    def handle(*args):
+        PageHandler(*args, directory=folder, policy=policy)
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', port), handle) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
