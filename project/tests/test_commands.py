@@ -328,8 +328,8 @@ class ProcessTest(unittest.TestCase):
             (['nonsense'], {}, "'nonsense'"),
         ):
             with self.subTest(args=args, environment=environment):
-                options = {'capture_output': True, 'timeout': SECONDS, 'check': False}
-                ended = subprocess.run(**self.command(*args, **environment), **options)
+                command = self.command(*args, **environment)
+                ended = subprocess.run(**command, capture_output=True, timeout=SECONDS, check=False)
                 self.assertNotEqual(ended.returncode, 0)
                 self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
                 self.assertIn(words, ended.stderr)

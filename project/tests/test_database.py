@@ -1,0 +1,414 @@
+"""What makes the two databases alike, and what keeps one in trouble from taking the service with it."""
+
+import importlib.util
+import os
+import socket
+import sqlite3
+import tempfile
+import threading
+import time
+import unittest
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from unittest import mock
+
+import gevent.monkey
+import psycopg2
+import psycopg2.extensions
+from sqlalchemy import select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from project import database, db
+from project.api.models import User
+from project.tests.base import BaseTestCase, dispose, make_app
+from project.tests.test_users import ANN
+
+TOKYO = timezone(timedelta(hours=9))
+
+
+def refused(sqlstate, kind=psycopg2.Error):
+    """An error of PostgreSQL as SQLAlchemy raises it."""
+    original = kind('secret inside')
+    original.__setstate__({'pgcode': sqlstate})
+    return DBAPIError('SELECT 1', {}, original)
+
+
+class TimeTest(BaseTestCase):
+    """The same on both databases, wherever the machine and the session think that they are."""
+
+    def test_moment_comes_back_in_utc(self):
+        moments = [
+            datetime(2026, 7, 1, 12, 0, 0, 1, tzinfo=UTC),
+            datetime(2026, 7, 1, 12, 0, tzinfo=TOKYO),
+            datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=timezone(-timedelta(hours=11, minutes=30))),
+        ]
+        db.session.add_all(User('ann', f'{n}@example.com', moment) for n, moment in enumerate(moments))
+        db.session.commit()
+        found = db.session.scalars(select(User.created_at).order_by(User.id)).all()
+        self.assertEqual(found, moments)
+        self.assertEqual({moment.tzinfo for moment in found}, {UTC})
+        served = [user['created_at'] for user in self.list_users()]
+        self.assertEqual(
+            served, ['2027-01-01T11:29:59.999999Z', '2026-07-01T12:00:00.000001Z', '2026-07-01T03:00:00.000000Z']
+        )
+
+    def test_moment_without_a_zone_is_refused(self):
+        db.session.add(User('ann', 'ann@example.com', datetime(2026, 7, 1)))  # noqa: DTZ001
+        with self.assertRaisesRegex(Exception, 'a moment needs a time zone'):
+            db.session.commit()
+        db.session.rollback()
+
+    def test_no_moment_stays_none(self):
+        column = database.UTCDateTime()
+        self.assertIsNone(column.process_bind_param(None, sqlite.dialect()))
+        self.assertIsNone(column.process_result_value(None, sqlite.dialect()))
+
+    def check_now(self, client):
+        before = datetime.now(UTC)
+        response = client.post('/users', json=ANN | {'email': f'{time.monotonic_ns()}@example.com'})
+        after = datetime.now(UTC)
+        self.assertEqual(response.status_code, 201, response.text)
+        user = response.json['data']
+        self.assertTrue(before <= datetime.fromisoformat(user['created_at']) <= after, user)
+        self.assertEqual(client.get(f'/users/{user["id"]}').json['data'], user)
+        self.assertEqual(client.get('/users').json['data']['users'][0], user)
+
+    def test_time_zone_of_the_machine_makes_no_difference(self):
+        self.addCleanup(time.tzset)
+        for zone in ('Asia/Tokyo', 'America/Los_Angeles', 'UTC'):
+            with self.subTest(zone=zone), mock.patch.dict(os.environ, TZ=zone):
+                time.tzset()
+                self.check_now(self.client_of())
+
+    def test_time_zone_of_the_session_makes_no_difference(self):
+        if not self.on_postgresql:
+            self.skipTest('SQLite has no time zones')
+        url = self.app.config['SQLALCHEMY_DATABASE_URI']
+        for zone in ('Asia/Tokyo', 'America/Los_Angeles'):
+            with self.subTest(zone=zone):
+                options = {'options': f'-ctimezone={zone}'}
+                client = self.client_of(SQLALCHEMY_DATABASE_URI=url.update_query_dict(options))
+                with client.application.app_context():
+                    self.assertEqual(db.session.scalar(text('SHOW timezone')), zone)
+                self.check_now(client)
+
+    def test_both_databases_write_the_moment_themselves(self):
+        moment = database.rfc3339(User.created_at)
+        self.assertEqual(str(moment.compile(dialect=sqlite.dialect())), 'users.created_at')
+        self.assertEqual(
+            str(moment.compile(dialect=postgresql.dialect())),
+            """to_char(users.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
+        )
+        for dialect in (sqlite.dialect(), postgresql.dialect()):
+            self.assertIsNotNone(
+                database.UTCDateTime().dialect_impl(dialect).process_result_value(datetime.now(UTC), dialect)
+            )
+        naive = datetime(2026, 7, 1, 12)  # noqa: DTZ001, as SQLite has it
+        self.assertEqual(
+            database.UTCDateTime().process_result_value(naive, sqlite.dialect()), naive.replace(tzinfo=UTC)
+        )
+
+
+class SQLiteTest(unittest.TestCase):
+    def test_every_connection_waits_logs_ahead_and_checks_keys(self):
+        with tempfile.TemporaryDirectory() as folder:
+            app = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///{folder}/users.db')
+            self.addCleanup(dispose, app)
+            with app.app_context():
+                for engine in db.engines.values():
+                    for pragma, value in (('busy_timeout', 3000), ('journal_mode', 'wal'), ('foreign_keys', 1)):
+                        with engine.connect() as connection:
+                            self.assertEqual(connection.exec_driver_sql(f'PRAGMA {pragma}').scalar(), value)
+                # Whatever was answered must survive a power cut: 2 is FULL.
+                with db.engine.connect() as connection:
+                    self.assertEqual(connection.exec_driver_sql('PRAGMA synchronous').scalar(), 2)
+            dispose(app)
+
+
+class TroubleTest(BaseTestCase):
+    def answer(self, error, method='GET'):
+        """The status that a failure of the database is answered with."""
+        name = 'read' if method == 'GET' else 'write'
+        with mock.patch.object(database, name, side_effect=error), self.assertLogs('project'):
+            response = self.client.open('/users', method=method, json=ANN)
+        self.assert_failure(response, response.status_code)
+        self.assertNotIn('secret', response.text)
+        self.assertEqual(response.headers.get('Retry-After'), '1' if response.status_code == 503 else None)
+        return response.status_code
+
+    def test_trouble_is_told_from_a_wrong_statement(self):
+        for sqlstate in (
+            *(
+                '08000',
+                '08001',
+                '08006',
+                '08P01',
+                '25006',
+                '40001',
+                '40P01',
+                '53000',
+                '53100',
+                '53200',
+                '53300',
+                '55P03',
+            ),
+            *('57000', '57014', '57P01', '57P02', '57P03', '57P05'),
+        ):
+            with self.subTest(sqlstate=sqlstate):
+                self.assertEqual((self.answer(refused(sqlstate)), self.answer(refused(sqlstate), 'POST')), (503, 503))
+        for sqlstate in (
+            '22P02',
+            '22001',
+            '23502',
+            '23503',
+            '42601',
+            '42P01',
+            '42501',
+            '55000',
+            '40002',
+            'XX000',
+            None,
+        ):
+            with self.subTest(sqlstate=sqlstate):
+                self.assertEqual((self.answer(refused(sqlstate)), self.answer(refused(sqlstate), 'POST')), (500, 500))
+
+    def test_trouble_without_a_code_is_known_by_its_kind(self):
+        for error, code in (
+            (OperationalError('', {}, psycopg2.OperationalError('secret')), 503),
+            (InterfaceError('', {}, psycopg2.InterfaceError('secret')), 503),
+            (OperationalError('', {}, database.DeadlineError('secret')), 503),
+            (OperationalError('', {}, sqlite3.OperationalError('secret: database or disk is full')), 503),
+            (DBAPIError('', {}, Exception('secret'), connection_invalidated=True), 503),
+            (PoolTimeout('secret'), 503),
+            (database.FrozenError(), 503),
+            (ProgrammingError('', {}, psycopg2.ProgrammingError('secret')), 500),
+            (IntegrityError('', {}, sqlite3.IntegrityError('secret')), 500),
+            (DBAPIError('', {}, Exception('secret')), 500),
+        ):
+            with self.subTest(error=error):
+                self.assertEqual(self.answer(error), code)
+        self.assertFalse(database.in_trouble(RuntimeError()))
+
+    def attempts(self, function, *outcomes):
+        """How often a statement is sent whose attempts have these outcomes."""
+        outcomes = [
+            outcome if isinstance(outcome, Exception) else mock.Mock(**{'all.return_value': outcome})
+            for outcome in outcomes
+        ]
+        with mock.patch.object(database, '_engine') as engine:
+            connection = engine.return_value.connect.return_value.__enter__.return_value
+            engine.return_value.connect.return_value.__exit__.return_value = False
+            connection.execute.side_effect = outcomes
+            try:
+                self.assertEqual(function(text('SELECT 1')), ['row'])
+            except DBAPIError:
+                return -connection.execute.call_count
+            return connection.execute.call_count
+
+    def test_only_what_was_rolled_back_is_written_again(self):
+        rows, conflict, deadlock = ['row'], refused('40001'), refused('40P01')
+        self.assertEqual(self.attempts(database.write, rows), 1)
+        self.assertEqual(self.attempts(database.write, conflict, rows), 2)
+        self.assertEqual(self.attempts(database.write, conflict, deadlock, rows), 3)
+        self.assertEqual(self.attempts(database.write, conflict, deadlock, conflict, rows), -3)
+        gone = DBAPIError('', {}, psycopg2.OperationalError('gone'), connection_invalidated=True)
+        for error in (refused('57P01'), refused('08006'), gone, refused('23505')):
+            with self.subTest(error=error.orig):
+                self.assertEqual(self.attempts(database.write, error, rows), -1)
+
+    def test_read_is_tried_once_more(self):
+        rows = ['row']
+        gone = DBAPIError('', {}, psycopg2.OperationalError('gone'), connection_invalidated=True)
+        for error in (gone, refused('40001')):
+            with self.subTest(error=error.orig):
+                self.assertEqual(self.attempts(database.read, error, rows), 2)
+                self.assertEqual(self.attempts(database.read, error, error, rows), -2)
+        self.assertEqual(self.attempts(database.read, refused('42P01'), rows), -1)
+        late = DBAPIError('', {}, database.DeadlineError('late'), connection_invalidated=True)
+        self.assertEqual(self.attempts(database.read, late, rows), -1)
+
+    def test_write_replaces_a_connection_that_died_before_it_is_used(self):
+        here, there = socket.socketpair()
+        with here, there, mock.patch.object(database, '_engine') as engine:
+            connection = engine.return_value.connect.return_value.__enter__.return_value
+            connection.dialect.name = 'postgresql'
+            connection.connection.fileno.return_value = here.fileno()
+            database.write(text('SELECT 1'))
+            connection.invalidate.assert_not_called()
+            there.close()  # as the server does when it stops
+            alive = socket.socketpair()
+            self.addCleanup(alive[0].close)
+            self.addCleanup(alive[1].close)
+            fileno = connection.connection.fileno
+            connection.invalidate.side_effect = lambda: setattr(fileno, 'return_value', alive[0].fileno())
+            database.write(text('SELECT 1'))
+            connection.invalidate.assert_called_once_with()
+
+    def test_server_that_becomes_a_standby_or_goes_loses_its_connections(self):
+        for sqlstate, lost in (('25006', True), ('57P01', True), ('57P02', True), ('57P03', True), ('23505', False)):
+            with self.subTest(sqlstate=sqlstate):
+                context = SimpleNamespace(original_exception=refused(sqlstate).orig, is_disconnect=False)
+                database._judge_error(context)
+                self.assertIs(context.is_disconnect, lost)
+
+    def test_slow_commit_says_nothing_against_other_connections(self):
+        context = SimpleNamespace(
+            original_exception=database.DeadlineError(),
+            invalidate_pool_on_disconnect=True,
+            execution_context=SimpleNamespace(is_crud=True),
+        )
+        database._judge_error(context)
+        self.assertFalse(context.invalidate_pool_on_disconnect)
+
+
+class ConnectTest(BaseTestCase):
+    """How PostgreSQL is connected to; the driver is a mock."""
+
+    def tried(self, hosts, names):
+        """The addresses that a request tries, each as host, port and IP address, when none of them answers.
+
+        :param names: the IP addresses of each host; one that has none is unknown.
+        """
+
+        def look_up(host, *args, **options):
+            if host not in names:
+                raise socket.gaierror('secret')
+            return [(2, 1, 6, '', (address, 0)) for address in names[host]]
+
+        client = self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@{hosts}')
+        unreachable = mock.patch('psycopg2.connect', side_effect=psycopg2.OperationalError('secret'))
+        with unreachable as connect, mock.patch('socket.getaddrinfo', look_up), self.assertLogs('project'):
+            self.assert_failure(client.get('/users'), 503)
+        calls = [call.kwargs for call in connect.call_args_list]
+        return [(call['host'], str(call.get('port') or ''), call.get('hostaddr') or '') for call in calls]
+
+    def test_every_address_of_every_host_is_tried(self):
+        for hosts, names, tried in (
+            ('127.0.0.1/d', {'127.0.0.1': ['127.0.0.1']}, [('127.0.0.1', '', '127.0.0.1')]),
+            ('db:5433/d', {'db': ['10.0.0.1', '10.0.0.2']}, [('db', '5433', '10.0.0.1'), ('db', '5433', '10.0.0.2')]),
+            (
+                '/d?host=a:1&host=gone:3&host=b:2',
+                {'a': ['10.0.0.1'], 'b': ['10.0.0.2']},
+                [('a', '1', '10.0.0.1'), ('b', '2', '10.0.0.2')],
+            ),
+            ('/d?host=/run/postgresql', {}, [('/run/postgresql', '', '')]),
+            ('gone/d', {}, []),
+        ):
+            with self.subTest(hosts=hosts):
+                self.assertEqual(self.tried(hosts, names), tried)
+
+    def test_name_service_that_is_slow_is_not_waited_for(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@slow/d')
+        answer = threading.Event()
+        self.addCleanup(answer.set)
+        slow = mock.patch('socket.getaddrinfo', side_effect=lambda *_, **__: answer.wait(60) or [])
+        with mock.patch('psycopg2.connect') as connect, slow, mock.patch.object(database, 'CONNECT_SECONDS', 0.02):
+            with self.assertLogs('project'):
+                self.assert_failure(client.get('/users'), 503)
+            connect.assert_not_called()
+            answer.set()
+
+    def test_frozen_database_is_asked_again_in_a_while_and_by_one_at_a_time(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/d')
+        connect = self.enterContext(mock.patch('psycopg2.connect', side_effect=database.DeadlineError))
+        self.enterContext(self.assertLogs('project'))
+        with mock.patch.object(database, 'BREAK_SECONDS', 60):
+            for _ in range(5):
+                self.assertEqual(client.get('/users').status_code, 503)
+                self.assertEqual(client.post('/users', json=ANN).status_code, 503)
+            self.assertEqual(connect.call_count, 1)
+        clock = mock.patch('time.monotonic', side_effect=lambda now=time.monotonic: now() + 61)
+        with clock:
+            # While the one asks, the others do not.
+            connect.side_effect = lambda **_: self.assertEqual(client.get('/users').status_code, 503) or fail()
+            self.assertEqual(client.get('/users').status_code, 503)
+            self.assertEqual(connect.call_count, 2)
+
+    def test_database_that_refuses_is_asked_each_time(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/d')
+        connect = self.enterContext(mock.patch('psycopg2.connect', side_effect=psycopg2.OperationalError))
+        self.enterContext(self.assertLogs('project'))
+        for _ in range(3):
+            self.assertEqual(client.get('/users').status_code, 503)
+        self.assertEqual(connect.call_count, 3)
+
+    def test_connections_are_utf8_whatever_the_server_prefers(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/d')
+        with (
+            mock.patch('psycopg2.connect', side_effect=psycopg2.OperationalError) as connect,
+            self.assertLogs('project'),
+        ):
+            client.get('/users')
+        self.assertEqual(connect.call_args.kwargs['client_encoding'], 'utf8')
+
+
+def fail():
+    raise database.DeadlineError
+
+
+class DeadlineTest(unittest.TestCase):
+    """The wait for an answer, over a socket on which none comes unless it is sent."""
+
+    def setUp(self):
+        self.here, self.there = socket.socketpair()
+        self.addCleanup(self.here.close)
+        self.addCleanup(self.there.close)
+
+    def connection(self, *states):
+        """A connection of psycopg2 that is in these states one after the other, and stays in the last."""
+        states = list(states)
+        poll = mock.Mock(side_effect=lambda: states.pop(0) if len(states) > 1 else states[0])
+        return mock.Mock(poll=poll, fileno=self.here.fileno)
+
+    def test_call_that_is_done_is_not_waited_for(self):
+        with database.deadline(0):
+            database._wait(self.connection(psycopg2.extensions.POLL_OK))
+
+    def test_answer_is_waited_for(self):
+        self.there.send(b'x')
+        states = psycopg2.extensions.POLL_WRITE, psycopg2.extensions.POLL_READ, psycopg2.extensions.POLL_OK
+        database._wait(self.connection(*states))
+        with database.deadline(60):
+            database._wait(self.connection(*states))
+
+    def test_answer_that_does_not_come_is_given_up(self):
+        connection = self.connection(psycopg2.extensions.POLL_READ)
+        with database.deadline(0.01), self.assertRaises(database.DeadlineError):
+            database._wait(connection)
+        connection.cancel.assert_not_called()  # a COMMIT that is cancelled may tell of a success that is none
+
+    def test_one_call_has_its_own_deadline(self):
+        short = mock.patch.object(database, 'CALL_SECONDS', 0.01)
+        with short, database.deadline(60), self.assertRaises(database.DeadlineError):
+            database._wait(self.connection(psycopg2.extensions.POLL_READ))
+
+    def test_answers_that_trickle_in_do_not_extend_the_deadline(self):
+        self.there.send(b'x')  # never read, so there always seems to be something
+        with database.deadline(0.05), self.assertRaises(database.DeadlineError):
+            database._wait(self.connection(psycopg2.extensions.POLL_READ))
+
+    def test_inner_deadline_cannot_extend_the_outer(self):
+        with database.deadline(0.01), database.deadline(60), self.assertRaises(database.DeadlineError):
+            database._wait(self.connection(psycopg2.extensions.POLL_READ))
+        with database.deadline(60):
+            with database.deadline(0.01):
+                pass
+            self.there.send(b'x')
+            database._wait(self.connection(psycopg2.extensions.POLL_READ, psycopg2.extensions.POLL_OK))
+
+    def test_greenlets_wait_as_threads_do(self):
+        spec = importlib.util.spec_from_file_location('database_under_gevent', database.__file__)
+        under_gevent = importlib.util.module_from_spec(spec)
+        with mock.patch('gevent.monkey.is_module_patched', return_value=True):
+            spec.loader.exec_module(under_gevent)
+        self.assertIn('gevent', under_gevent.wait_read.__module__)
+        self.addCleanup(lambda: gevent.get_hub().destroy(destroy_loop=True))
+        for wait in (database._await_socket, under_gevent._await_socket):
+            with self.subTest(wait=wait.__module__):
+                self.assertFalse(wait(self.here.fileno(), True, 0.01))
+                self.assertTrue(wait(self.here.fileno(), False, 60))
+                self.there.send(b'x')
+                self.assertTrue(wait(self.here.fileno(), True, 60))
+                self.here.recv(1)
