@@ -7,6 +7,7 @@ patched by gevent, and what is imported earlier than that stays unpatched.
 import logging
 import os
 import shutil
+import resource
 import sys
 import tempfile
 import uuid
@@ -66,6 +67,8 @@ class Logger(glogging.Logger):
 
         A line made by the logging package costs five times as much as all of this.
         """
+# Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         if not self.error_log.isEnabledFor(logging.INFO):
             return
         line = {
