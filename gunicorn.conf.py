@@ -4,22 +4,71 @@ Nothing of the project or of Flask is imported here: gunicorn's master runs this
 patched by gevent, and what is imported earlier than that stays unpatched.
 """
 
+import contextlib
 import logging
 import os
-import shutil
 import resource
+import shutil
+import socket
 import sys
 import tempfile
+import time
 import uuid
 from datetime import UTC, datetime
 
 import orjson
 from gunicorn import glogging, util
+from gunicorn.workers.ggevent import GeventWorker
+
+IDLE_SECONDS = 1.0  # how long a connection has no request under way before it may be closed for stopping
+
+
+class Worker(GeventWorker):
+    """gevent's worker, except that told to stop it does not wait for connections that have no request under way.
+
+    gunicorn would wait for them as long as for a request: until ``graceful_timeout``.
+    """
+
+    def __init__(self, *args, **kwargs):
+        """Take what gunicorn passes."""
+        super().__init__(*args, **kwargs)
+        self.idle = {}  # since when each connection has been without a request, on the monotonic clock
+
+    def handle(self, listener, client, addr):
+        """Serve a connection."""
+        self.idle[client] = time.monotonic()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            del self.idle[client]
+
+    def handle_request(self, listener_name, req, sock, addr):
+        """Serve a request, the head of which has been read."""
+        self.idle[sock] = float('inf')
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self.idle[sock] = time.monotonic()
+
+    def notify(self):
+        """Tell the master every second that this worker lives; when it stops, take its leave of idle clients."""
+        super().notify()
+        if self.alive:
+            return
+        for client, since in list(self.idle.items()):
+            if time.monotonic() - since >= IDLE_SECONDS:
+                # The reader finds the end after what has been received, so a request that came meanwhile is
+                # still served. With gevent's own shutdown() it would find an error.
+                with contextlib.suppress(OSError):
+                    client._sock.shutdown(socket.SHUT_RD)
+
 
 # One process of gevent's serves thousands of slow or idle clients, each in a greenlet of its own.
-worker_class = 'gevent'
+worker_class = Worker
 workers = int(os.environ.get('WEB_CONCURRENCY') or 2)
 worker_connections = 10_000
+# Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 # Seconds. A worker that is told to stop, by TERM or HUP, ends the requests that it has; the longest of
 # them but for streams is bounded by the database's deadlines.
 graceful_timeout = 10
@@ -67,8 +116,6 @@ class Logger(glogging.Logger):
 
         A line made by the logging package costs five times as much as all of this.
         """
-# Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
-resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         if not self.error_log.isEnabledFor(logging.INFO):
             return
         line = {

@@ -171,7 +171,9 @@ def _judge_error(context):
 # --- deadlines
 
 
-if 'gevent.monkey' in sys.modules:  # gunicorn's gevent worker patches the process before it loads the app
+if 'gevent' in sys.modules and sys.modules['gevent'].monkey.is_module_patched('select'):
+    # gunicorn's gevent worker has patched the process before it loads the app.
+    from gevent.monkey import get_original
     from gevent.socket import wait_read, wait_write
 
     def _await_socket(fd, readable, seconds):
