@@ -1,8 +1,8 @@
 """What makes SQLite and PostgreSQL behave alike, and what keeps a request from waiting for a database in trouble.
 
-Two engines, one database. ``db.session`` and the streams use the default one, with transactions. The
-requests use the other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and
-``ROLLBACK`` would be two more round trips that change nothing.
+Two engines, one database. ``db.session`` uses the default one, with transactions. The requests use the
+other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and ``ROLLBACK`` would be two
+more round trips that change nothing.
 """
 
 import contextlib
@@ -341,26 +341,23 @@ def write(statement, parameters=None):
                 raise
 
 
-def stream(statement, parameters, size):
-    """Yield the rows of a select in lists of ``size``, through a server-side cursor.
+def stream(statement, parameters, following):
+    """Yield the rows of a select in lists, in memory that does not grow with their number.
 
-    The connection is freed when the rows are at their end or the generator is closed. A client that
-    stops reading for a minute loses it: PostgreSQL ends the transaction.
+    Each list is read on its own: between them no connection, transaction or lock is held, however slowly
+    the rows are taken, and SQLite's writers need not wait.
 
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
     """
-    with current_app.extensions['sqlalchemy'].engine.connect() as connection:
-        if connection.dialect.name == 'postgresql':
-            # For this transaction only; a cursor that is read to its end should start as one that is not:
-            # at once, along the index, instead of after a sort of the whole table.
-            connection.execute(STREAM_SETTINGS)
-        rows = connection.execution_options(stream_results=True, yield_per=size).execute(statement, parameters)
-        yield from rows.partitions()
-
-
-STREAM_SETTINGS = text(
-    "SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'"
-)
+    while True:
+        rows = read(statement, parameters)
+        if rows:
+            yield rows
+        if len(rows) < parameters['limit']:
+            return
+        parameters = parameters | following(rows[-1])
+        # Whoever waits for the connection that this has just given back has his turn.
+        time.sleep(0)
 
 
 def round_trip(seconds):
@@ -369,6 +366,9 @@ def round_trip(seconds):
     :param seconds: after how many to give up.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: it does not answer.
     """
+    :param statement: the select; it takes a ``limit``.
+    :param parameters: its bound values by name.
+    :param following: a function that makes of a row the values, by name, that select what comes after it.
     started = time.perf_counter()
     with deadline(seconds):
         read(_ONE)

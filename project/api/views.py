@@ -61,18 +61,20 @@ def get_all_users():
 def change_user(user_id):
     """Change what the body names of a user."""
     changes = validation.body(validation.Changes, request)
-    user, unchanged = find_unchanged(user_id)
-    if changes:
-        values = {f'new_{name}': value for name, value in changes.items()}
-        user = write_user(User.changing(*changes, unchanged=unchanged), values | bound_to(user))
+    with database.deadline(database.REQUEST_SECONDS):
+        user, unchanged = find_unchanged(user_id)
+        if changes:
+            values = {f'new_{name}': value for name, value in changes.items()}
+            user = write_user(User.changing(*changes, unchanged=unchanged), values | bound_to(user))
     return {'status': 'success', 'data': user}, 200, {'ETag': etag(user)}
 
 
 @users_blueprint.delete('/users/<user_id>')
 def remove_user(user_id):
     """Remove a user."""
-    user, unchanged = find_unchanged(user_id)
-    write_user(User.removing(unchanged=unchanged), bound_to(user))
+    with database.deadline(database.REQUEST_SECONDS):
+        user, unchanged = find_unchanged(user_id)
+        write_user(User.removing(unchanged=unchanged), bound_to(user))
     return '', 204
 
 
@@ -133,14 +135,17 @@ def next_url(user):
 
 def stream_users(users, filters, values):
     """The answer with all users, the first of whom are read already, in memory that does not grow with the table."""
+    statement = User.newest_first(*dict.fromkeys(('limit', *filters, 'after')))
     last = users[-1]
-    statement = User.newest_first(*dict.fromkeys((*filters, 'after')))
-    values = {name: value for name, value in values.items() if name != 'limit'}
-    values |= {'created_at': last['created_at'], 'id': last['id']}
+    values = values | {'limit': CHUNK, 'created_at': last['created_at'], 'id': last['id']}
+
+    def position(row):
+        user = User.to_dicts([row])[0]
+        return {'created_at': user['created_at'], 'id': user['id']}
 
     def chunks():
         yield b'{"status":"success","data":{"users":' + orjson.dumps(users)[:-1]
-        for rows in database.stream(statement, values, CHUNK):
+        for rows in database.stream(statement, values, position):
             yield b',' + orjson.dumps(User.to_dicts(rows))[1:-1]
         yield b']}}'
 
