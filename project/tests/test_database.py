@@ -299,6 +299,28 @@ class ConnectTest(BaseTestCase):
             with self.subTest(hosts=hosts):
                 self.assertEqual(self.tried(hosts, names), tried)
 
+    def test_first_address_that_answers_is_taken(self):
+        app = make_app(SQLALCHEMY_DATABASE_URI='postgres://u:p@/d?host=10.0.0.1:1&host=10.0.0.2:2&host=10.0.0.3:3')
+        self.addCleanup(dispose, app)
+        with app.app_context():
+            (connect,) = db.engine.dialect.dispatch.do_connect
+            dialect, arguments = db.engine.dialect, db.engine.dialect.create_connect_args(db.engine.url)[1]
+        silent, refusing = database.DeadlineError('silent'), psycopg2.OperationalError('refusing')
+        for outcomes in (
+            (1, None, None),
+            (refusing, 1, None),
+            (silent, 1, None),
+            (silent, refusing, 1),
+            (refusing, silent, 1),
+        ):
+            with self.subTest(outcomes=outcomes), mock.patch('psycopg2.connect', side_effect=outcomes) as connected:
+                self.assertEqual(connect(dialect, None, (), arguments), 1)
+                self.assertEqual(connected.call_count, outcomes.index(1) + 1)
+        for outcomes in ((refusing,) * 3, (silent,) * 3, (silent, refusing, refusing), (refusing, refusing, silent)):
+            unreachable = mock.patch('psycopg2.connect', side_effect=outcomes)
+            with self.subTest(outcomes=outcomes), unreachable, self.assertRaises(psycopg2.OperationalError):
+                connect(dialect, None, (), arguments)
+
     def test_name_service_that_is_slow_is_not_waited_for(self):
         client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@slow/d')
         answer = threading.Event()

@@ -1,7 +1,9 @@
 """What the service promises about users, and what went wrong in its first version."""
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 from sqlalchemy.exc import IntegrityError
 
@@ -216,6 +218,33 @@ class AddUserTest(BaseTestCase):
                 self.assertEqual(response.status_code, code, response.text)
                 if code == 413:
                     self.assert_failure(response, 413)
+
+    def test_body_that_does_not_come_to_its_end_is_refused(self):
+        body = json.dumps(ANN).encode()
+        broken = mock.Mock(
+            read=mock.Mock(side_effect=OSError('of the server')), readinto=mock.Mock(side_effect=OSError)
+        )
+        for stream, environ in (
+            # As werkzeug's server hands it over, and as gunicorn does, which marks where it ends.
+            (io.BytesIO(body), {'CONTENT_LENGTH': str(len(body) + 1)}),
+            (io.BytesIO(body), {'CONTENT_LENGTH': str(len(body) + 1), 'wsgi.input_terminated': True}),
+            (broken, {'CONTENT_LENGTH': '10'}),
+            (broken, {'wsgi.input_terminated': True, 'HTTP_TRANSFER_ENCODING': 'chunked'}),
+        ):
+            with self.subTest(environ=environ):
+                environ |= {'wsgi.input': stream}
+                response = self.client.post('/users', content_type=JSON, environ_overrides=environ)
+                errors = {'body': 'could not be read to its end'}
+                self.assert_failure(response, 400, 'Invalid payload.', errors)
+        self.assertEqual(self.count_users(), 0)
+
+    def test_body_without_a_length_is_limited_too(self):
+        for size, code in ((64 * 1024 - 1, 201), (64 * 1024 + 1, 413), (1024 * 1024, 413)):
+            with self.subTest(size=size):
+                stream = io.BytesIO(json.dumps(ANN).encode().ljust(size))
+                environ = {'wsgi.input': stream, 'wsgi.input_terminated': True, 'HTTP_TRANSFER_ENCODING': 'chunked'}
+                response = self.client.post('/users', content_type=JSON, environ_overrides=environ)
+                self.assertEqual(response.status_code, code, response.text)
 
     def test_duplicate_email_is_refused(self):
         self.add_user()
