@@ -1,0 +1,150 @@
+"""Schemathesis sends the service what the contract allows and what it forbids, and holds every answer to it.
+
+Not among the tests that run by default: ``python manage.py test fuzz``, after
+``pip install -r .ci/requirements.txt``. The service runs under gunicorn, on an empty database beside the one of
+DATABASE_TEST_URL. ``FUZZ_SEED=N`` tries other requests than the usual ones.
+
+All checks of Schemathesis are on but two. ``positive_data_acceptance`` is done by :func:`valid_data_is_accepted`,
+which knows the refusals that no schema can describe. ``object_level_authorization`` needs users of an API who may
+see their own things only; a token of this one opens everything.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
+import unittest
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import schemathesis
+import yaml
+from schemathesis.openapi.checks import RejectedPositiveData
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from project.tests.base import scratch_database
+from project.tests.processes import HOST, PROMISED_SECONDS, ROOT, TOKEN, Service
+
+DOCUMENT = ROOT / 'project' / 'api' / 'openapi.yaml'
+LEAST_CASES = 1000
+CONFIG = f"""
+hooks = "{__name__}"
+seed = {os.environ.get('FUZZ_SEED') or 1}
+continue-on-failure = true
+
+[generation]
+max-examples = 250
+database = "none"
+
+[auth.openapi.bearer]
+bearer = "{TOKEN}"
+
+[checks]
+max_response_time = {PROMISED_SECONDS}
+object_level_authorization.enabled = false
+negative_data_rejection.expected-statuses = [400, 401, 404]
+
+[checks.positive_data_acceptance]
+enabled = false
+expected-statuses = ["2xx", 304, 404, 412]
+
+# Half of the requests use what is there, which nobody finds by chance.
+[parameters]
+"path.user_id" = {{dictionary = "ids", probability = 0.5}}
+"query.after" = {{dictionary = "cursors", probability = 0.5}}
+"header.If-Match" = {{dictionary = "tags", probability = 0.5}}
+"header.If-None-Match" = {{dictionary = "tags", probability = 0.5}}
+
+[dictionaries]
+"""
+
+
+@schemathesis.check
+def valid_data_is_accepted(ctx, response, case):
+    """What satisfies the schema is not refused, except for what only the service can know."""
+    try:
+        positive_data_acceptance(ctx, response, case)
+    except RejectedPositiveData:
+        if response.status_code != 400 or not is_beyond_schemas(response.json(), case):
+            raise
+
+
+def is_beyond_schemas(refusal, case):
+    """Whether a 400 has reasons that can't be seen from the request alone, or not by a regular expression."""
+    if refusal['message'] == 'Sorry. That email already exists.':
+        return True
+    return all(
+        (field == 'after' and reason == 'must be the cursor of a page before')
+        or (field == 'username' and reason == 'must not be blank' and not is_visible(case.body['username']))
+        for field, reason in refusal['errors'].items()
+    )
+
+
+def is_visible(text):
+    """Whether a reader sees anything of a text: a letter, mark, number, punctuation or symbol."""
+    return any(unicodedata.category(character)[0] in 'LMNPS' for character in text)
+
+
+class FuzzTest(unittest.TestCase):
+    def setUp(self):
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.service = Service(self.directory, self.enterContext(scratch_database()), METRICS='1')
+        self.addCleanup(self.service.kill)
+        self.service.start()
+
+    def test_every_answer_is_as_the_contract_says(self):
+        config, report = self.directory / 'schemathesis.toml', self.directory / 'report.json'
+        known = (f'{name}.values = {json.dumps(values)}\n' for name, values in self.add_users().items())
+        config.write_text(CONFIG + ''.join(known))
+        run = subprocess.run(
+            [
+                *(sys.executable, '-m', 'schemathesis.cli', '--config-file', config, 'run', DOCUMENT),
+                *('--url', f'http://{HOST}:{self.service.port}', '--no-color'),
+                *('--report', 'json', '--report-json-path', report),
+            ],
+            check=False,
+            cwd=self.directory,
+            env=os.environ | {'PYTHONPATH': str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        self.assertEqual(run.returncode, 0, run.stdout)
+        result = json.loads(report.read_text())
+        print(f'{result["test_cases"]["generated"]} cases in {result["running_time"]:.0f} s')
+        self.assertGreaterEqual(result['test_cases']['generated'], LEAST_CASES)
+        self.assertEqual(result['operations']['tested'], self.count_operations())
+        self.check_reach()
+
+    def add_users(self):
+        """Add users, and return what a client then knows: ids, cursors and tags."""
+        users = [self.service.post(f'user{number}@example.com').body['data'] for number in range(20)]
+        pages = [self.service.get(f'/users?limit={limit}').body['data'] for limit in range(1, len(users))]
+        ids = [user['id'] for user in users]
+        return {
+            'ids': ids,
+            'cursors': [parse_qs(urlsplit(page['next']).query)['after'][0] for page in pages],
+            'tags': [self.service.get(f'/users/{user_id}').headers['ETag'] for user_id in ids] + ['*'],
+        }
+
+    def count_operations(self):
+        document = yaml.safe_load(DOCUMENT.read_text())
+        return sum('operationId' in operation for item in document['paths'].values() for operation in item.values())
+
+    def check_reach(self):
+        """Check in the service's log that the requests got beyond being refused, and that nothing broke."""
+        lines = [json.loads(line) for line in self.service.log().splitlines() if line.startswith('{')]
+        reached = {(line['method'], line['route'], line['status']) for line in lines if line['event'] == 'request'}
+        for method, route, *statuses in (
+            ('GET', '/users', 200, 400),
+            ('POST', '/users', 201, 400),
+            ('GET', '/users/<user_id>', 200, 304, 404),
+            ('PATCH', '/users/<user_id>', 200, 400, 401, 404, 412),
+            ('DELETE', '/users/<user_id>', 204, 401, 404, 412),
+        ):
+            for status in statuses:
+                self.assertIn((method, route, status), reached)
+        self.assertEqual([line for line in lines if line['level'] in ('error', 'critical')], [])
