@@ -1,0 +1,116 @@
+"""The page /docs in a real Chromium: requests are tried out on it, and their answers read.
+
+Not among the tests that run by default: ``python manage.py test docs_in_browser``, after
+``pip install -r .ci/requirements.txt`` and ``apt-get install chromium``.
+"""
+
+import re
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import expect, sync_playwright
+
+from project.tests.base import scratch_database
+from project.tests.browsing import CHROMIUM_OPTIONS
+from project.tests.processes import HOST, TOKEN, Service
+
+# Called by the browser whenever the page's Content-Security-Policy stops something.
+REPORT_VIOLATIONS = """
+addEventListener('securitypolicyviolation', event => violated(`${event.violatedDirective} ${event.blockedURI}`));
+"""
+
+
+class DocsInBrowserTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.service = Service(directory, cls.enterClassContext(scratch_database()), PROTECT='all')
+        cls.addClassCleanup(cls.service.kill)
+        cls.service.start()
+        cls.site = f'http://{HOST}:{cls.service.port}'
+        chromium = cls.enterClassContext(sync_playwright()).chromium
+        cls.browser = chromium.launch(executable_path=shutil.which('chromium'), args=CHROMIUM_OPTIONS)
+        cls.addClassCleanup(cls.browser.close)
+
+    def setUp(self):
+        self.page = self.browser.new_page()
+        self.addCleanup(self.page.close)
+        self.page.set_default_timeout(20_000)
+        self.hosts, self.troubles = set(), []
+        self.page.on('request', lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.page.on('pageerror', lambda error: self.troubles.append(str(error)))
+        self.page.on('console', lambda message: self.troubles.append(f'{message.type}: {message.text}'))
+        self.page.expose_function('violated', lambda what: self.troubles.append(f'refused: {what}'))
+        self.page.add_init_script(REPORT_VIOLATIONS)
+
+    def open(self, operation):
+        """Open one operation of the page, ready to be tried out, and return its part of the page."""
+        part = self.page.locator(f'[id$="-{operation}"]')
+        part.get_by_role('button').first.click()
+        return part
+
+    def execute(self, part):
+        """Send the request that an operation shows, and return what the page then shows of the answer."""
+        part.get_by_role('button', name='Execute').click()
+        return part.locator('.live-responses-table .response')
+
+    def authorize(self):
+        """Give the page the token, as a reader does."""
+        self.page.get_by_role('button', name='Authorize').click()
+        dialog = self.page.locator('.modal-ux')
+        dialog.get_by_role('textbox').fill(TOKEN)
+        dialog.get_by_role('button', name='Apply credentials').click()
+        dialog.get_by_role('button', name='Close').first.click()
+
+    def assert_quiet(self):
+        """Check that the page asked no other host, and that neither it nor the browser complained."""
+        self.assertEqual(self.hosts, {urlsplit(self.site).netloc})
+        self.assertEqual(self.troubles, [])
+
+    def test_user_is_added_and_removed_by_trying_it_out(self):
+        self.page.goto(f'{self.site}/docs')
+        self.authorize()
+        answer = self.execute(self.open('addUser'))
+        expect(answer).to_contain_text('201')
+        expect(answer).to_contain_text('ann@example.com was added!')
+        user = self.service.get('/users').body['data']['users'][0]
+        self.assertEqual(user['email'], 'ann@example.com')
+
+        part = self.open('removeUser')
+        for row, value in (('user_id', str(user['id'])), ('If-Match', '*')):
+            part.locator('tr').filter(has_text=re.compile(f'^{row}')).get_by_role('textbox').fill(value)
+        expect(self.execute(part)).to_contain_text('204')
+        self.assertEqual(self.service.get('/users').body['data']['users'], [])
+        self.assert_quiet()
+
+    def test_headers_of_an_answer_are_shown(self):
+        self.page.goto(f'{self.site}/docs')
+        answer = self.execute(self.open('ping'))
+        expect(answer).to_contain_text('"pong!"')
+        expect(answer).to_contain_text('x-request-id')
+        self.assert_quiet()
+
+    def test_every_part_of_the_page_opens_without_a_complaint(self):
+        self.page.goto(f'{self.site}/docs')
+        expect(self.page.locator('.opblock')).to_have_count(11)
+        for summary in self.page.locator('.opblock-summary-control').all():
+            summary.click()
+        for model in self.page.locator('section.models .json-schema-2020-12-accordion').all():
+            model.click()
+        expect(self.page.locator('.opblock.is-open')).to_have_count(11)
+        self.assert_quiet()
+
+    def test_page_works_behind_the_path_of_a_proxy(self):
+        def forward(route):
+            asked.append(urlsplit(route.request.url).path)
+            route.fulfill(response=route.fetch(url=route.request.url.replace('/some/path/', '/')))
+
+        asked = []
+        self.page.route(f'{self.site}/some/path/**', forward)
+        self.page.goto(f'{self.site}/some/path/docs')
+        expect(self.execute(self.open('ping'))).to_contain_text('"pong!"')
+        self.assertIn('/some/path/ping', asked)
+        self.assert_quiet()
