@@ -28,7 +28,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 CALL_SECONDS = 3.0  # how long one database call may take
-REQUEST_SECONDS = 5.0  # how long connecting, calling and trying again may take together
+# How long connecting, calling and trying again may take together, so that with one more wait for a
+# connection, which may begin just before that, every answer is there within 6 s.
+REQUEST_SECONDS = 4.5
 CONNECT_SECONDS = 1.0  # how long one address of a database host may take to accept a connection
 POOL_SECONDS = 1  # how long to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
 BREAK_SECONDS = 0.25  # how long to fail at once after a deadline has passed
@@ -132,7 +134,7 @@ def init_app(app):
 
     :param app: the Flask app on which Flask-SQLAlchemy was initialised.
     """
-    breaker = app.extensions['breaker'] = Breaker()
+    app.extensions['breaker'] = Breaker()
     with app.app_context():
         for name, engine in app.extensions['sqlalchemy'].engines.items():
             if engine.dialect.name == 'sqlite':
@@ -141,7 +143,7 @@ def init_app(app):
                     event.listen(engine, 'begin', _begin_sqlite)
             else:
                 psycopg2.extensions.set_wait_callback(_wait)
-                event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(breaker, kw))
+                event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(kw))
             event.listen(engine, 'handle_error', _judge_error)
 
 
@@ -164,8 +166,10 @@ def _judge_error(context):
         # The server became a standby or is going away. Its connections are still there, but lead nowhere.
         context.is_disconnect = True
     if isinstance(context.original_exception, DeadlineError):
-        # One slow COMMIT says nothing against the other connections.
-        context.invalidate_pool_on_disconnect = False
+        # A read that is not answered says that the pool's other connections lead nowhere, too: each would
+        # cost a request its deadline. One slow COMMIT says nothing against them.
+        execution = context.execution_context
+        context.invalidate_pool_on_disconnect = not (execution and execution.is_crud)
 
 
 # --- deadlines
@@ -176,6 +180,8 @@ if 'gevent' in sys.modules and sys.modules['gevent'].monkey.is_module_patched('s
     from gevent.monkey import get_original
     from gevent.socket import wait_read, wait_write
 
+    _poll = get_original('select', 'poll')  # to look without letting others run
+
     def _await_socket(fd, readable, seconds):
         try:
             (wait_read if readable else wait_write)(fd, timeout=seconds)
@@ -183,15 +189,16 @@ if 'gevent' in sys.modules and sys.modules['gevent'].monkey.is_module_patched('s
             return False
         return True
 else:
+    _poll = select.poll
 
     def _await_socket(fd, readable, seconds):
-        poll = select.poll()
+        poll = _poll()
         poll.register(fd, select.POLLIN if readable else select.POLLOUT)
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def _wait(connection):
-    """Wait until psycopg2's call is done, at most for the deadline.
+    """Wait until psycopg2's call is done: in a request at most for the deadline, in a command for as long as it takes.
 
     libpq has no read timeout, so a frozen server would freeze the request with it. psycopg2 closes the
     connection when this raises. The statement is never cancelled: a COMMIT that waits for a synchronous
@@ -201,16 +208,19 @@ def _wait(connection):
     end = None
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         now = time.monotonic()
-        end = end or min(now + CALL_SECONDS, _end.get())
-        if end <= now or not _await_socket(connection.fileno(), state == psycopg2.extensions.POLL_READ, end - now):
+        if end is None:
+            end = min(now + CALL_SECONDS, _end.get()) if _end.get() < math.inf else math.inf
+        seconds = end - now if end < math.inf else None
+        if end <= now or not _await_socket(connection.fileno(), state == psycopg2.extensions.POLL_READ, seconds):
             raise DeadlineError('the database did not answer in time')
 
 
 @contextlib.contextmanager
 def deadline(seconds):
-    """Let the database calls within the block take at most ``seconds`` together.
+    """Let the database calls within the block take at most ``seconds`` together, and ``CALL_SECONDS`` each.
 
-    :param seconds: a float; the call that goes on for longer raises :class:`DeadlineError`.
+    :param seconds: a float; the call that goes on for longer raises :class:`DeadlineError`. Waiting for a
+        connection of the pool counts, but is not cut short: it ends after ``POOL_SECONDS``.
     """
     token = _end.set(min(_end.get(), time.monotonic() + seconds))
     try:
@@ -220,72 +230,87 @@ def deadline(seconds):
 
 
 class Breaker:
-    """Fails calls at once while the database is known to be frozen; one at a time tries whether it still is."""
+    """Fails calls at once while the database is known to be frozen; one at a time tries whether it still is.
+
+    A context manager around a call that only reads: a slow COMMIT may wait for a standby alone.
+    """
 
     def __init__(self):
-        self._retry_at = None
+        self._retry_at = None  # on the monotonic clock; None while nothing is known against the database
 
-    def check(self):
+    @property
+    def is_open(self):
+        """Whether the database was frozen when it was last asked."""
+        return self._retry_at is not None
+
+    def __enter__(self):
         """Let the call pass, or raise :class:`FrozenError`."""
         if self._retry_at is not None:
             now = time.monotonic()
             if now < self._retry_at:
                 raise FrozenError
-            self._retry_at = now + CALL_SECONDS  # this call is the one that tries
+            self._retry_at = now + REQUEST_SECONDS  # this call is the one that tries
 
-    def trip(self):
-        """A connection attempt or a read has passed its deadline."""
-        self._retry_at = time.monotonic() + BREAK_SECONDS
+    def __exit__(self, kind, error, traceback):
+        """Judge by how the call went. An error is an answer, too, unless it is that there was none."""
+        asked = error is None or isinstance(error, DBAPIError)
+        if asked and not isinstance(getattr(error, 'orig', None), DeadlineError):
+            self._retry_at = None
+        elif asked or self.is_open:
+            self._retry_at = time.monotonic() + BREAK_SECONDS
 
-    def reset(self):
-        """The database has answered."""
-        self._retry_at = None
+
+_timed_out = {}  # when connecting to an address last took too long, by the address
 
 
 _resolver = ThreadPoolExecutor(4, 'resolver')
 
 
-def _connect(breaker, kw):
+def _connect(kw):
     """Connect to the first address of the URL's hosts that takes us, each within its own deadline.
 
     libpq would go through the hosts itself, but its ``connect_timeout`` is not in force while a wait
     callback is set, nor does any timeout bound its look-up of names.
 
-    :raises psycopg2.OperationalError: the last address's error.
+    :raises psycopg2.OperationalError: the error of the last address, or of one that did not answer.
     """
     hosts = (kw.get('host') or '').split(',')
     ports = str(kw.get('port') or '').split(',')
     error = psycopg2.OperationalError('no host of the database has an address')
+    addresses = []
     for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True):
         try:
-            addresses = _resolve(host)
+            addresses += [(host, port, address) for address in _resolve(host)]
         except psycopg2.OperationalError as reason:
             error = reason
-            continue
-        for address in addresses:
-            try:
-                with deadline(CONNECT_SECONDS):
-                    connection = psycopg2.connect(**{**kw, 'host': host, 'port': port, **address})
-                breaker.reset()
-                return connection
-            except psycopg2.OperationalError as reason:
+    # The machine that died without a word comes last: it would cost each new connection a deadline.
+    for address in sorted(addresses, key=lambda address: _timed_out.get(address, 0)):
+        host, port, hostaddr = address
+        try:
+            with deadline(CONNECT_SECONDS):
+                connection = psycopg2.connect(**{**kw, 'host': host, 'port': port, 'hostaddr': hostaddr})
+            _timed_out.pop(address, None)
+            return connection
+        except psycopg2.OperationalError as reason:
+            if isinstance(reason, DeadlineError):
+                _timed_out[address] = time.monotonic()
+            if not isinstance(error, DeadlineError):
                 error = reason
-    if isinstance(error, DeadlineError):
-        breaker.trip()
     raise error
 
 
 def _resolve(host):
-    """The addresses of ``host``, each as libpq's parameter for it."""
+    """The IP addresses of ``host``; an empty one for a Unix socket."""
     if not host or host.startswith(('/', '@')):
-        return [{}]  # a Unix socket
+        return ['']
     try:
-        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(CONNECT_SECONDS)
+        seconds = max(0, min(CONNECT_SECONDS, _end.get() - time.monotonic()))
+        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(seconds)
     except TimeoutError:
         raise DeadlineError('the name service did not answer in time') from None
     except OSError:
         raise psycopg2.OperationalError('the name of a database host is unknown') from None
-    return [{'hostaddr': address[0]} for *_, address in found]
+    return [address[0] for *_, address in found]
 
 
 # --- what requests use
@@ -300,20 +325,16 @@ def read(statement, parameters=None):
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
     """
-    breaker = current_app.extensions['breaker']
-    breaker.check()
-    for last_try in (False, True):
-        try:
-            with _engine().connect() as connection:
-                rows = connection.execute(statement, parameters).all()
-            breaker.reset()
-            return rows
-        except DBAPIError as error:
-            if isinstance(error.orig, DeadlineError):
-                breaker.trip()
-                raise
-            if last_try or not (error.connection_invalidated or _rolled_back(error)):
-                raise
+    with current_app.extensions['breaker'], deadline(REQUEST_SECONDS):
+        for last_try in (False, True):
+            try:
+                with _engine().connect() as connection:
+                    return connection.execute(statement, parameters).all()
+            except DBAPIError as error:
+                if last_try or isinstance(error.orig, DeadlineError):
+                    raise
+                if not (error.connection_invalidated or _rolled_back(error)):
+                    raise
 
 
 def write(statement, parameters=None):
@@ -327,18 +348,19 @@ def write(statement, parameters=None):
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble, the outcome unknown.
     """
-    current_app.extensions['breaker'].check()
-    for last_try in (False, False, True):
-        try:
-            with _engine().connect() as connection:
-                if _died(connection):
-                    connection.invalidate()
-                rows = connection.execute(statement, parameters).all()
-            current_app.extensions['breaker'].reset()
-            return rows
-        except DBAPIError as error:
-            if last_try or not _rolled_back(error):
-                raise
+    if current_app.extensions['breaker'].is_open:
+        # A write can't be the one that tries: its COMMIT may be slow for reasons of its own.
+        read(_ONE)
+    with deadline(REQUEST_SECONDS):
+        for last_try in (False, False, True):
+            try:
+                with _engine().connect() as connection:
+                    while _died(connection):  # the next one of the pool may have died with it
+                        connection.invalidate()
+                    return connection.execute(statement, parameters).all()
+            except DBAPIError as error:
+                if last_try or not _rolled_back(error):
+                    raise
 
 
 def stream(statement, parameters, following):
@@ -347,6 +369,9 @@ def stream(statement, parameters, following):
     Each list is read on its own: between them no connection, transaction or lock is held, however slowly
     the rows are taken, and SQLite's writers need not wait.
 
+    :param statement: the select; it takes a ``limit``.
+    :param parameters: its bound values by name.
+    :param following: a function that makes of a row the values, by name, that select what comes after it.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
     """
     while True:
@@ -366,9 +391,6 @@ def round_trip(seconds):
     :param seconds: after how many to give up.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: it does not answer.
     """
-    :param statement: the select; it takes a ``limit``.
-    :param parameters: its bound values by name.
-    :param following: a function that makes of a row the values, by name, that select what comes after it.
     started = time.perf_counter()
     with deadline(seconds):
         read(_ONE)
@@ -386,7 +408,9 @@ def _died(connection):
     """Whether the server has closed this idle connection: then its socket has something to read."""
     if connection.dialect.name != 'postgresql':
         return False
-    return _await_socket(connection.connection.fileno(), True, 0)
+    poll = _poll()
+    poll.register(connection.connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _rolled_back(error):
