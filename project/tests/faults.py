@@ -1,0 +1,289 @@
+"""What clients see of a PostgreSQL database in trouble. See :mod:`project.tests.processes` for how to run it."""
+
+import collections
+import contextlib
+import signal
+import threading
+import time
+
+import psycopg2
+
+from project.tests.processes import (
+    PROMISED_SECONDS,
+    SLACK_SECONDS,
+    FaultCase,
+    Load,
+    Writers,
+    measured,
+    wait_until,
+)
+
+OTHERS = "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+WITHOUT_DEADLINE = """
+import math
+
+from manage import app
+from project import database
+
+database.CALL_SECONDS = database.REQUEST_SECONDS = math.inf
+"""
+
+
+class DatabaseTroubleTest(FaultCase):
+    """One cluster, one service with two workers."""
+
+    def setUp(self):
+        super().setUp()
+        self.cluster = self.shared_cluster('max_connections=60')
+
+    def serve(self, **kw):
+        """Start the service."""
+        self.service = self.start_service(self.cluster.dsn(), migrate=False, **kw)
+        return self.service
+
+    def assert_heals(self):
+        """Within a few seconds the service answers as ever, without a restart, and goes on to."""
+        wait_until(lambda: self.service.get('/health').status == 200, 10, 'the service heals')
+        unique = f'{time.monotonic_ns()}@example.com'
+        for number in range(8):
+            self.assertEqual(200, self.service.get('/users?limit=1').status)
+            self.assertEqual(201, self.service.post(f'{number}.{unique}').status)
+
+    def check_frozen_database(self):
+        """Freeze the database under load, look at what the clients see, thaw it."""
+        service, logged = self.service, len(self.cluster.log())
+        user = service.post('reader@example.com').body['data']['id']
+        with (
+            Load(lambda: service.get('/ping')) as pings,
+            Writers(service, 2) as writers,
+            Load(lambda: service.get(f'/users/{user}'), 3) as readers,
+            Load(lambda: service.ask('PATCH', f'/users/{user}', {'active': True}), 1) as changers,
+        ):
+            loads = (readers, writers, changers)
+            wait_until(lambda: min(len(load.answers) for load in loads) > 20, 20, 'all clients are served')
+            self.cluster.freeze()
+            try:
+                frozen = time.monotonic()
+                # Whoever asks first after 4 s knows that it is frozen; so do those who ask for 4 s more.
+                wait_until(lambda: time.monotonic() > frozen + 8, 10, 'time passes')
+                for load in loads:
+                    self.assertTrue(load.statuses(frozen + 4), 'clients wait for longer than 4 s')
+                thawed = time.monotonic()
+            finally:
+                self.cluster.thaw()
+            wait_until(lambda: 200 in readers.statuses(thawed), 5, 'reading heals')
+            wait_until(lambda: 201 in writers.statuses(thawed), 5, 'writing heals')
+            healed = time.monotonic()
+            wait_until(lambda: min(len(load.statuses(healed + 0.5)) for load in loads) > 5, 20, 'all are served')
+        for load, good in ((readers, 200), (writers, 201), (changers, 200)):
+            self.assert_promised(load, {good, 503})
+            self.assertEqual({good}, {a.status for a in load.answers if a.started + a.seconds < frozen})
+            self.assertEqual({503}, set(load.statuses(frozen + 0.5, thawed - 4)))
+            self.assertEqual({good}, set(load.statuses(healed + 0.5)))
+        known = sorted(
+            answer.seconds for load in loads for answer in load.answers if frozen + 4 < answer.started < thawed - 0.5
+        )
+        measured('frozen database, slowest answer', max(max(a.seconds for a in load.answers) for load in loads))
+        measured('frozen database, median answer once that is known', known[len(known) // 2])
+        measured('frozen database, first success after it goes on', healed - thawed)
+        self.assertLess(known[int(len(known) * 0.8)], 0.1)
+        self.assert_quick(pings, 'frozen database, /ping')
+        emails = collections.Counter(self.cluster.emails())
+        self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
+        self.assertNotIn('canceling', self.cluster.log()[logged:])
+
+    def test_frozen_database(self):
+        self.serve()
+        self.check_frozen_database()
+        self.assert_heals()
+
+    def test_service_without_deadline_is_found_out(self):
+        (self.directory / 'broken.py').write_text(WITHOUT_DEADLINE)
+        self.serve(app='broken:app')
+        with self.assertRaises(AssertionError):
+            self.check_frozen_database()
+
+    def check_one_user_per_address(self):
+        """Many add the same user at once, in other letters: one of them does."""
+        for attempt in range(4):
+            with contextlib.ExitStack() as stack:
+                spellings = iter([f'Same{attempt}@example.com', f'sAME{attempt}@EXAMPLE.com'] * 20)
+                lock = threading.Lock()
+
+                def post(spellings=spellings, lock=lock):
+                    with lock:
+                        email = next(spellings, None)
+                    return self.service.post(email) if email else self.service.get('/ping')
+
+                load = stack.enter_context(Load(post, 8, 0))
+                wait_until(lambda load=load: len(load.answers) > 40, SLACK_SECONDS, 'all have posted')
+            statuses = collections.Counter(a.status for a in load.answers if 'errors' not in a.body and a.status > 200)
+            self.assertEqual({201: 1, 400: 39}, statuses)
+
+    def test_one_of_many_simultaneous_posts_of_an_address_wins(self):
+        self.serve()
+        self.check_one_user_per_address()
+
+    def test_service_without_unique_index_is_found_out(self):
+        self.serve()
+        self.cluster.sql('DROP INDEX users_email_key')
+        with self.assertRaises(AssertionError):
+            self.check_one_user_per_address()
+
+    def fill_pools(self):
+        """Make each worker have several idle connections: as many as wait for a lock at the same time."""
+
+        def connected():
+            return self.cluster.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%FROM users%%'")[0][0]
+
+        with Load(lambda: self.service.get('/users?limit=1'), 12, 0.2):
+            for _ in range(10):
+                with self.cluster.locked('ACCESS EXCLUSIVE'):
+                    end = time.monotonic() + 0.5
+                    wait_until(lambda end=end: connected() > 8 or time.monotonic() > end, 2, 'the lock is waited for')
+                if connected() > 8:
+                    return
+        raise AssertionError('the pools do not fill')
+
+    def test_stale_connections_cost_no_client_an_error(self):
+        self.serve()
+        self.cluster.add_users(4500)
+
+        def terminate():
+            # It waits until each is gone.
+            self.cluster.sql(f'SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity {OTHERS}')
+
+        def crash():
+            self.cluster.kill()
+            self.cluster.start()
+
+        def crash_at_once():
+            self.cluster.stop(signal.SIGQUIT)
+            self.cluster.start()
+
+        for what in (terminate, self.cluster.restart, crash, crash_at_once):
+            for ask in (
+                lambda: self.service.post(f'{time.monotonic_ns()}@example.com'),
+                lambda: self.service.get('/users/1'),
+                lambda: self.service.get('/users'),
+            ):
+                with self.subTest(what=what.__name__):
+                    self.fill_pools()
+                    what()
+                    # Of fresh connections each request may go to either worker, so a few show both.
+                    self.assertLessEqual({ask().status for _ in range(12)}, {200, 201})
+
+    def test_stopped_database_is_503_at_once_and_heals(self):
+        self.serve()
+        with Load(lambda: self.service.get('/ping')) as pings, Writers(self.service, 2) as writers:
+            self.cluster.stop()
+            stopped = time.monotonic()
+            wait_until(lambda: len(writers.statuses(stopped)) > 50, SLACK_SECONDS, 'writers are answered')
+            self.assertEqual(503, self.service.get('/health').status)
+            self.assertEqual(503, self.service.get('/users').status)
+            started = time.monotonic()
+            self.cluster.start()
+            wait_until(lambda: 201 in writers.statuses(started), 5, 'writing heals')
+        self.assert_promised(writers, {201, 503})
+        down = [answer.seconds for answer in writers.answers if stopped < answer.started < started]
+        measured('stopped database, slowest answer', max(down))
+        self.assertLess(sorted(down)[len(down) // 2], 0.1)
+        self.assert_quick(pings, 'stopped database, /ping')
+        self.assert_heals()
+
+    def test_starting_database_is_503(self):
+        self.serve()
+        self.cluster.stop()
+        # Without hot standby, one that follows a primary refuses all with 57P03, as one that starts does.
+        signal_file = self.cluster.data / 'standby.signal'
+        signal_file.touch()
+        self.cluster.launch('hot_standby=off')
+        with Writers(self.service, 1) as writers:
+            wait_until(lambda: 'Hot standby mode is disabled' in self.cluster.log(), 20, 'it refuses a connection')
+            since = time.monotonic()
+            wait_until(lambda: len(writers.statuses(since)) > 5, SLACK_SECONDS, 'writers are answered')
+        self.assert_promised(writers, {503})
+        self.assertEqual(503, self.service.get('/users').status)
+        self.cluster.stop()
+        signal_file.unlink()
+        self.cluster.start()
+        self.assert_heals()
+
+    def test_too_many_connections_are_503(self):
+        self.serve()
+        with contextlib.ExitStack() as stack:
+            self.cluster.sql(f'SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity {OTHERS}')
+            with contextlib.suppress(psycopg2.OperationalError):
+                while True:
+                    stack.enter_context(self.cluster.connect())
+            for _ in range(6):
+                for answer in (self.service.get('/users'), self.service.post('a@example.com')):
+                    self.assertEqual(503, answer.status)
+                    self.assertIn('Retry-After', answer.headers)
+        self.assert_heals()
+
+    def test_read_only_database_is_503_for_writes_only(self):
+        self.serve()
+        user = self.service.post('a@example.com').body['data']['id']
+
+        def set_read_only(value):
+            with self.cluster.connect() as connection, connection.cursor() as cursor:
+                cursor.execute('SET default_transaction_read_only = off')
+                cursor.execute(f'ALTER SYSTEM SET default_transaction_read_only = {value}')
+                cursor.execute('SELECT pg_reload_conf()')
+            wait_until(lambda: self.cluster.sql('SHOW default_transaction_read_only') == [(value,)], 5, 'it reloads')
+
+        set_read_only('on')
+        for number in range(6):
+            self.assertEqual(503, self.service.post(f'{number}@example.com').status)
+            self.assertEqual(503, self.service.ask('DELETE', f'/users/{user}').status)
+            self.assertEqual(200, self.service.get(f'/users/{user}').status)
+        self.assertIn('"sqlstate":"25006"', self.service.log())
+        set_read_only('off')
+        wait_until(lambda: self.service.post(f'{time.monotonic_ns()}@example.com').status == 201, 5, 'it heals')
+        self.assert_heals()
+
+    def test_exhausted_pool_is_503_after_a_second(self):
+        self.serve(WEB_CONCURRENCY='1', POOL_SIZE='1', POOL_OVERFLOW='0')
+        with Load(lambda: self.service.get('/ping')) as pings:
+            with self.cluster.locked('ACCESS EXCLUSIVE'), Load(lambda: self.service.get('/users'), 6) as readers:
+                wait_until(lambda: len(readers.answers) > 4, SLACK_SECONDS, 'the readers are answered')
+            wait_until(lambda: len(pings.answers) > 50, SLACK_SECONDS, 'pings are answered')
+        self.assert_promised(readers, {200, 503})
+        self.assertLess(min(answer.seconds for answer in readers.answers), 2)
+        self.assert_quick(pings, 'exhausted pool, /ping')
+        self.assert_heals()
+
+    def test_conflict_is_tried_again_and_503_if_it_stays(self):
+        self.serve()
+        self.cluster.sql(
+            'CREATE SEQUENCE attempts; CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN '
+            "IF nextval('attempts') % (TG_ARGV[0]::int) <> 0 THEN RAISE 'conflict' USING ERRCODE = TG_ARGV[1]; END IF; "
+            'RETURN NEW; END $$'
+        )
+        for number, (code, every, status) in enumerate(
+            (('40001', 2, 201), ('40P01', 3, 201), ('40001', 10**9, 503), ('40P01', 10**9, 503), ('55P03', 10**9, 503))
+        ):
+            with self.subTest(code=code, every=every):
+                self.cluster.sql(
+                    f"SELECT setval('attempts', 1, false); CREATE OR REPLACE TRIGGER conflict BEFORE INSERT ON users "
+                    f"FOR EACH ROW EXECUTE FUNCTION conflict({every}, '{code}')"
+                )
+                self.assertEqual(status, self.service.post(f'{number}@example.com').status)
+        self.cluster.sql('DROP TRIGGER conflict ON users')
+        self.assert_heals()
+
+    def test_lock_timeout_is_503(self):
+        self.cluster.sql("ALTER DATABASE users SET lock_timeout = '200ms'")
+        self.serve()
+        with self.cluster.locked('SHARE'):
+            self.assertEqual(503, self.service.post('a@example.com').status)
+            self.assertEqual(200, self.service.get('/users').status)
+        self.assertIn('"sqlstate":"55P03"', self.service.log())
+        self.assert_heals()
+
+    def test_unknown_database_host_is_503_in_time(self):
+        service = self.start_service('postgresql://users@no-such-host.invalid/users', migrate=False)
+        for answer in (service.get('/users'), service.get('/health'), service.post('a@example.com')):
+            self.assertEqual(503, answer.status)
+            self.assertLess(answer.seconds, PROMISED_SECONDS)

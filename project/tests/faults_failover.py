@@ -1,0 +1,176 @@
+"""What clients see when the database moves to another machine, or is behind PgBouncer.
+
+See :mod:`project.tests.processes` for how to run it.
+"""
+
+import collections
+import shutil
+import subprocess
+import time
+
+from project.tests.processes import (
+    HOST,
+    FaultCase,
+    Load,
+    Writers,
+    as_nobody_special,
+    free_port,
+    manage,
+    measured,
+    wait_until,
+)
+
+
+class FailoverTest(FaultCase):
+    """A primary, and a standby that has each commit before the client hears of it."""
+
+    def setUp(self):
+        super().setUp()
+        self.primary = self.start_cluster('primary')
+        manage(self.primary.dsn(), 'db', 'upgrade')
+        self.standby = self.start_cluster('standby', 'wal_retrieve_retry_interval=100ms', standby_of=self.primary)
+        self.primary.stop()
+        # On the command line, so that the standby's copy of the configuration doesn't have it.
+        self.primary.start('synchronous_standby_names=*')
+        wait_until(
+            lambda: self.primary.sql('SELECT sync_state FROM pg_stat_replication') == [('sync',)],
+            20,
+            'the standby follows',
+        )
+
+    def serve(self, **kw):
+        """Start the service with the addresses of both."""
+        hosts = '&'.join(f'host={HOST}:{cluster.port}' for cluster in (self.primary, self.standby))
+        url = f'postgresql://users@/users?{hosts}&target_session_attrs=read-write'
+        self.service = self.start_service(url, migrate=False, **kw)
+        return self.service
+
+    def check_failover(self, lose_primary, after, within):
+        """Lose the primary under load, promote the standby, and look for every acknowledged user there.
+
+        :param after: how long after the loss to promote, in seconds.
+        :param within: how long after that clients are served again, in seconds.
+        """
+        service = self.service
+        with (
+            Load(lambda: service.get('/ping')) as pings,
+            Writers(service, 4) as writers,
+            Load(lambda: service.get('/users?limit=5'), 4) as readers,
+        ):
+            wait_until(lambda: len(writers.acknowledged) > 50, 20, 'writers are served')
+            lose_primary()
+            lost = time.monotonic()
+            wait_until(lambda: 503 in writers.statuses(lost) and 503 in readers.statuses(lost), 10, 'the loss is felt')
+            wait_until(lambda: time.monotonic() > lost + after, 10, 'time passes')
+            self.standby.promote()
+            promoted = time.monotonic()
+            for load, good in ((writers, 201), (readers, 200)):
+                wait_until(lambda load=load, good=good: good in load.statuses(lost + 0.2), 10, 'the service heals')
+                first = min(a.started + a.seconds for a in load.answers if a.status == good and a.started > lost + 0.2)
+                measured(f'failover, first {good} after the promotion', first - promoted)
+                self.assertLess(first - promoted, within)
+            wait_until(lambda: len(writers.statuses(promoted + within)) > 50, 20, 'writers are served')
+        self.assert_promised(writers, {201, 503})
+        self.assert_promised(readers, {200, 503})
+        self.assertEqual({201}, set(writers.statuses(promoted + within)))
+        self.assertEqual({200}, set(readers.statuses(promoted + within)))
+        measured('failover, slowest answer', max(answer.seconds for answer in writers.answers + readers.answers))
+        self.assert_quick(pings, 'failover, /ping')
+        emails = collections.Counter(self.standby.emails())
+        self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
+
+    def test_killed_primary(self):
+        self.serve()
+        self.check_failover(self.primary.kill, after=0.5, within=1)
+
+    def test_frozen_primary(self):
+        self.serve()
+        # After 4 s those who wait for the frozen machine have heard of it. Whoever tries it once more at the
+        # moment of the promotion takes another second.
+        self.check_failover(self.primary.freeze, after=4, within=3)
+
+    def test_frozen_standby_makes_writes_503_and_leaves_reads_alone(self):
+        service = self.serve(WEB_CONCURRENCY='1')
+        service.post('first@example.com')
+        with Load(lambda: service.get('/users'), 4) as readers, Load(lambda: service.get('/ping')) as pings:
+            self.standby.freeze()
+            try:
+                answers = []
+                with Load(lambda: answers.append(service.post('waits@example.com')) or answers[-1], 1) as writers:
+                    wait_until(lambda: len(answers) > 1, 20, 'writers are answered')
+            finally:
+                self.standby.thaw()
+        self.assert_promised(writers, {503})
+        self.assert_promised(readers, {200})
+        self.assert_quick(pings, 'frozen standby, /ping')
+        measured('frozen standby, answer to a write', max(answer.seconds for answer in writers.answers))
+        self.assertNotIn('canceling', self.primary.log())
+        self.assertEqual(201, service.post('after@example.com').status)
+        # What became of it is unknown to the client; it was not stored twice.
+        self.assertLessEqual(self.primary.emails().count('waits@example.com'), 1)
+
+
+class PgBouncerTest(FaultCase):
+    """The service behind PgBouncer in transaction mode, which gives each transaction another connection."""
+
+    def test_service_keeps_no_state_in_a_session(self):
+        if not shutil.which('pgbouncer', path=PATH):
+            raise RuntimeError('this test needs PgBouncer: apt-get install pgbouncer')
+        cluster = self.start_cluster('cluster', 'log_statement=all')
+        manage(cluster.dsn(), 'db', 'upgrade')
+        logged = len(cluster.log())
+        port = self.start_pgbouncer(cluster)
+        service = self.start_service(f'postgresql://users@{HOST}:{port}/users', migrate=False)
+        with Load(lambda: service.get('/users?limit=10'), 4) as readers, Writers(service, 4) as writers:
+            wait_until(lambda: len(writers.acknowledged) > 200, 30, 'writers are served')
+            user = service.post('ann@example.com').body['data']
+            path = f'/users/{user["id"]}'
+            self.assertEqual('bob', service.ask('PATCH', path, {'username': 'bob'}).body['data']['username'])
+            self.assertEqual('bob', service.get(path).body['data']['username'])
+            self.assertEqual(204, service.ask('DELETE', path).status)
+            self.assertEqual(404, service.get(path).status)
+        self.assert_promised(writers, {201})
+        self.assert_promised(readers, {200})
+        cluster.add_users(5000)
+        expected = cluster.emails()
+        self.assertEqual(expected, sorted(user['email'] for user in service.get('/users').body['data']['users']))
+        paged, url = [], '/users?limit=700'
+        while url:
+            data = service.get(url).body['data']
+            paged += data['users']
+            url = data.get('next')
+        self.assertEqual(expected, sorted(user['email'] for user in paged))
+        for state in ('statement: SET', 'statement: PREPARE', 'statement: LISTEN', 'pg_advisory_lock', 'WITH HOLD'):
+            self.assertFalse(state in cluster.log()[logged:], state)
+        with Writers(service, 2) as writers:
+            cluster.restart()
+            since = time.monotonic()
+            wait_until(lambda: 201 in writers.statuses(since + 1), 20, 'the service heals')
+        self.assert_promised(writers, {201, 503})
+        emails = collections.Counter(cluster.emails())
+        self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
+
+    def start_pgbouncer(self, cluster):
+        """Start it with two connections to ``cluster`` for however many clients, and return its port."""
+        port = free_port()
+        (self.directory / 'users.txt').write_text('"users" ""\n')
+        (self.directory / 'pgbouncer.ini').write_text(
+            f'[databases]\nusers = host={HOST} port={cluster.port}\n'
+            f'[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {port}\nunix_socket_dir =\n'
+            f'auth_type = trust\nauth_file = {self.directory}/users.txt\n'
+            'pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 500\nserver_login_retry = 1\n'
+        )
+        with (self.directory / 'pgbouncer.log').open('w') as log:
+            process = subprocess.Popen(
+                ['pgbouncer', str(self.directory / 'pgbouncer.ini')],
+                **as_nobody_special(),
+                env={'PATH': PATH},
+                stdout=log,
+                stderr=log,
+            )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return port
+
+
+PATH = '/usr/sbin:/usr/bin'
