@@ -1,5 +1,6 @@
 """The commands of the users service: ``python manage.py`` lists them."""
 
+import os
 import sys
 import time
 import unittest
@@ -140,6 +141,33 @@ def load_users(file, stop):
         sys.exit(str(error))
     print(f'Added {done.added} users; {done.there} were there already; refused {done.refused} lines.')
     return 1 if done.refused else 0
+
+
+@manager.option('--seconds', type=float, default=5, help='for each workload; default 5')
+@manager.option('--rows', type=int, default=1_000_000, help='users in the big table; default 1,000,000')
+@manager.option('--workload', action='append', metavar='NAME', help='only this one; may be given again; default all')
+@manager.option('--chart', metavar='FILE.svg', help='measure in tables of 10 users up to --rows instead, and draw it')
+def bench(seconds, rows, workload, chart):
+    """Measure the service, on scratch databases on the configured server, which are dropped afterwards."""
+    from project import bench
+
+    unknown = set(workload or ()) - bench.WORKLOADS.keys()
+    if unknown:
+        sys.exit(f'There is no workload {", ".join(sorted(unknown))}; there are {", ".join(bench.WORKLOADS)}.')
+    if not 0 < seconds <= 3600 or not 10 <= rows <= 10**8:
+        sys.exit('--seconds must be more than 0 and at most 3600, --rows from 10 to 100,000,000.')
+    if chart and (workload or not os.access(os.path.dirname(os.path.abspath(chart)), os.W_OK)):
+        sys.exit('--chart goes without --workload, and needs a folder that can be written.')
+    wait_for_database()
+    try:
+        results = bench.measure_growth(seconds, rows) if chart else bench.measure(seconds, rows, workload)
+        print(bench.table(results), bench.conditions(), sep='\n\n')
+        if chart:
+            Path(chart).write_text(bench.chart(results), encoding='utf-8')
+    except bench.BenchError as error:
+        sys.exit(str(error))
+    failed = sum(result['failed'] for result in results)
+    return f'{failed} requests failed.' if failed else 0
 
 
 @manager.command

@@ -1,0 +1,277 @@
+"""Measure the service: gunicorn as in production, over HTTP, on scratch databases that are gone afterwards.
+
+The figure to compare is the CPU time that a request costs, of the service and of PostgreSQL: requests per
+second and latencies depend on what else the machine does, among it the clients that do the measuring.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from project import database, db
+from project.api import validation
+from project.api.models import User
+from project.bench import scratch
+from project.bench.chart import draw
+from project.bench.scratch import BenchError
+
+CLIENT = Path(__file__).with_name('client.py')
+CLIENTS, CONNECTIONS = 2, 16  # processes, and connections of all of them
+PAGE = 50  # users
+DEPTH = 0.9  # of the table, that a deep page comes after
+WARM_UP = 0.3  # seconds: every worker has its connections by then
+
+# What is measured, by name: the users in the table, None for as many as are asked for, and the kind of request.
+WORKLOADS = {
+    'list10': (10, 'list'),
+    'list1000': (1_000, 'list'),
+    'post': (1_000, 'post'),
+    'mixed': (1_000, 'mixed'),
+    'list10000': (10_000, 'list'),
+    'one': (None, 'one'),
+    'page': (None, 'page'),
+    'deep': (None, 'deep'),
+    'all': (None, 'all'),
+}
+# What the chart shows, and what it calls it.
+GROWTH = {'one': 'One user by id', 'page': f'First page of {PAGE}', 'deep': f'Page at {DEPTH:.0%} depth'}
+COLUMNS = (
+    'workload',
+    'users',
+    'requests/s',
+    'p50 ms',
+    'p99 ms',
+    '1st byte ms',
+    'service CPU µs',
+    'PostgreSQL CPU µs',
+    'memory MiB',
+)
+LEGEND = 'CPU is for each request; memory is what a worker had at its peak above before; - can not be seen from here.'
+
+
+def measure(seconds, rows, names):
+    """Measure workloads.
+
+    :param seconds: how long each of them takes.
+    :param rows: how many users the big table has.
+    :param names: of :data:`WORKLOADS`, in any order; None for all.
+    :returns: a list of results, dicts by name.
+    :raises BenchError: the databases can't be made, or the service does not start.
+    """
+    stages = {}
+    for name, (users, _) in WORKLOADS.items():
+        if name in (names or WORKLOADS):
+            stages.setdefault(users or rows, []).append(name)
+    return _measure(seconds, stages)
+
+
+def measure_growth(seconds, rows):
+    """Measure :data:`GROWTH` in tables of 10 users, 100, and so on up to ``rows``; the rest as :func:`measure`."""
+    sizes = [10**power for power in range(1, 10) if 10**power < rows]
+    return _measure(seconds, dict.fromkeys((*sizes, rows), GROWTH))
+
+
+def _measure(seconds, stages):
+    steps = sum(-(-users // scratch.CHUNK) + len(names) for users, names in stages.items())
+    hidden = not sys.stderr.isatty()
+    results = []
+    bar = click.progressbar(
+        length=steps, label='Measuring', hidden=hidden, file=sys.stderr, item_show_func=lambda item: item
+    )
+    with _ending_on_signals(), bar:
+
+        def show(step):
+            bar.current_item = step
+            bar.render_progress()
+
+        try:
+            for users, names in stages.items():
+                with tempfile.TemporaryDirectory() as folder, scratch.database(folder) as app, app.app_context():
+                    show(f'filling a table of {users:,}')
+                    for _ in scratch.fill(users):
+                        bar.update(1)
+                    with scratch.served(app, folder) as service:
+                        for name in names:
+                            show(f'{name} of {users:,}')
+                            results.append(_run(service, name, users, seconds))
+                            bar.update(1)
+        except SQLAlchemyError as error:
+            raise BenchError(f'The database: {str(getattr(error, "orig", error)).strip().splitlines()[0]}') from None
+        bar.current_item = None
+    return results
+
+
+@contextlib.contextmanager
+def _ending_on_signals():
+    """TERM ends the block as Ctrl-C does, so that it cleans up."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- measuring
+
+
+def _run(service, name, users, seconds):
+    """Measure a workload, and return its result."""
+    kind = WORKLOADS[name][1]
+    job = {'port': service.port, 'kind': kind, 'users': users, 'path': '/users', 'run': secrets.token_hex(4)}
+    if kind in ('list', 'page', 'deep', 'all'):
+        job['kind'] = 'get'
+    if kind in ('page', 'deep'):
+        job['path'] = f'/users?limit={PAGE}'
+    if kind == 'deep':
+        before = User.to_dicts(database.read(User.by_id(), {'id': users - int(users * DEPTH) + 1}))[0]
+        job['path'] += f'&after={validation.cursor(before)}'
+    if kind == 'all':
+        job |= {'connections': 1, 'seconds': 0}
+        _check(service, '/users?limit=1', 1)
+        jobs = [job]
+    else:
+        expected = {'list': users, 'page': min(users, PAGE), 'deep': min(users - int(users * DEPTH), PAGE)}
+        _check(service, job['path'] if kind in expected else '/users/1', expected.get(kind))
+        job |= {'connections': CONNECTIONS // CLIENTS, 'seconds': seconds}
+        _together([job | {'seconds': WARM_UP, 'run': f'{job["run"]}.warm.{number}'} for number in range(CLIENTS)])
+        jobs = [job | {'run': f'{job["run"]}.{number}'} for number in range(CLIENTS)]
+    service.forget_peaks()
+    memory, cpu, backends = service.memory(), service.cpu(), scratch.backends_cpu()
+    told = _together(jobs)
+    used, used_by_backends, peaks = service.cpu(), scratch.backends_cpu(), service.memory()
+    whole, first = (sorted(value for one in told for value in one[key]) for key in ('whole', 'first'))
+    failed = sum(one['failed'] for one in told)
+    if not whole:
+        raise BenchError(f'Not one request of the workload {name} was answered.')
+    count = len(whole) + failed
+    grown = [
+        peaks[pid][1] - memory[pid][0] for pid in memory if pid in peaks and None not in (*memory[pid], *peaks[pid])
+    ]
+    return {
+        'workload': name,
+        'users': users,
+        'requests/s': len(whole) / max(one['seconds'] for one in told),
+        'p50 ms': _percentile(whole, 50) / 1000,
+        'p99 ms': _percentile(whole, 99) / 1000,
+        '1st byte ms': _percentile(first, 50) / 1000,
+        'service CPU µs': _each(cpu, used, count),
+        'PostgreSQL CPU µs': _each(backends, used_by_backends, count),
+        'memory MiB': max(grown, default=None),
+        'failed': failed,
+    }
+
+
+def _check(service, path, expected):
+    """Look at one answer before many are counted."""
+    status, body = scratch.get(service, path)
+    if status != http.client.OK or (expected and len(json.loads(body)['data']['users']) != expected):
+        raise BenchError(f'GET {path} was answered with {status}: {body[:200].decode(errors="replace")}')
+
+
+def _together(jobs):
+    """Have as many clients as there are jobs do them at the same time; their results."""
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for job in jobs:
+            client = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, '-I', CLIENT],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(client.kill)
+            client.stdin.write(json.dumps(job) + '\n')
+            client.stdin.flush()
+            clients.append(client)
+        for client in clients:
+            client.stdout.readline()
+        for client in clients:
+            with contextlib.suppress(BrokenPipeError):
+                client.stdin.write('\n')
+                client.stdin.flush()
+        results = []
+        for client in clients:
+            line = client.stdout.readline()
+            if not line:
+                raise BenchError(f'A client ended: {client.stderr.read().strip() or "without a word"}')
+            results.append(json.loads(line))
+        return results
+
+
+def _percentile(values, percent):
+    """The nearest rank in sorted ``values``."""
+    return values[max(0, -(-len(values) * percent // 100) - 1)]
+
+
+def _each(before, after, count):
+    """Microseconds for each of ``count`` requests; None when the seconds are not known."""
+    return None if None in (before, after) else (after - before) / count * 1e6
+
+
+# --- telling
+
+
+def conditions():
+    """A line that says what was measured with what."""
+    parts = [f'{name} {version(name)}' for name in ('Flask', 'gunicorn', 'SQLAlchemy')]
+    with db.engine.connect() as connection:
+        if connection.dialect.name == 'postgresql':
+            parts.insert(0, f'PostgreSQL {connection.scalar(text("SHOW server_version")).split()[0]}')
+        else:
+            parts.insert(0, f'SQLite {connection.scalar(select(func.sqlite_version()))}')
+    workers = os.environ.get('WEB_CONCURRENCY') or 2
+    return (
+        f'Python {platform.python_version()}, {", ".join(parts)}; '
+        f'{workers} workers, {CONNECTIONS} clients, {os.cpu_count()} CPUs'
+    )
+
+
+def table(results):
+    """The results as lines of text, and what the columns mean."""
+    rows = [COLUMNS, *([_cell(result[column]) for column in COLUMNS] for result in results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return '\n'.join((*lines, '', LEGEND))
+
+
+def _cell(value):
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:,.0f}' if value >= 100 else f'{value:.1f}'
+    return f'{value:,}' if isinstance(value, int) else value
+
+
+def chart(results):
+    """The chart of :func:`measure_growth`: what a request costs in CPU, as the text of an SVG file."""
+    series = {}
+    for result in results:
+        costs = [result['service CPU µs'], result['PostgreSQL CPU µs']]
+        if costs[0] is None:
+            raise BenchError('There is nothing to draw: this system does not tell what a process has used up.')
+        series.setdefault(GROWTH[result['workload']], []).append((result['users'], sum(filter(None, costs))))
+    of = 'the service and PostgreSQL' if costs[1] is not None else 'the service'
+    return draw(
+        series,
+        'What a request costs as the table grows',
+        f'CPU of {of} in µs per request, by the users in the table; both axes logarithmic',
+        f'{conditions()}; {datetime.now(UTC):%-d %B %Y}. A page has the users that are there, up to {PAGE}.',
+    )

@@ -1,0 +1,251 @@
+"""A database and a service to measure, which are gone afterwards, and what their processes use up."""
+
+import contextlib
+import http.client
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg2.extensions
+from sqlalchemy import String, cast, create_engine, func, insert, literal, select, text
+from sqlalchemy.pool import NullPool
+
+from project import config, create_app, db
+from project.api.models import User
+
+ROOT = Path(__file__).parents[2]
+CHUNK = 50_000  # users that are added in a statement
+EPOCH = 1_600_000_000  # seconds since 1970, at which the first user is created; each other one a second later
+START, STOP = 30, 20  # seconds that gunicorn may take for it
+
+
+class BenchError(Exception):
+    """It could not be measured; the message is one line for whoever asked for it."""
+
+
+# --- the database
+
+
+@contextlib.contextmanager
+def database(folder):
+    """An app on a database of its own, without users: on the server that is configured, or a file in ``folder``."""
+    url = db.engine.url
+    name = f'users_bench_{secrets.token_hex(6)}'
+    with contextlib.ExitStack() as stack:
+        if url.get_backend_name() == 'postgresql':
+            server = create_engine(url, poolclass=NullPool, isolation_level='AUTOCOMMIT')
+
+            def drop():
+                with _uninterrupted(), server.connect() as connection:
+                    connection.execute(text(f'DROP DATABASE IF EXISTS {name} WITH (FORCE)'))
+
+            stack.callback(drop)
+            with server.connect() as connection:
+                connection.execute(text(f'CREATE DATABASE {name} TEMPLATE template0'))
+            scratch = url.set(database=name)
+        else:
+            scratch = url.set(database=f'{folder}/{name}.db', query={})
+        settings = {
+            'SQLALCHEMY_DATABASE_URI': scratch.render_as_string(hide_password=False),
+            'SECRET_KEY': secrets.token_hex(32),
+        }
+        app = create_app(type('ScratchConfig', (config.ProductionConfig,), settings))
+        # No request waits for what is done here: it may take as long as it takes.
+        psycopg2.extensions.set_wait_callback(None)
+        with app.app_context():
+            db.create_all()
+            stack.callback(lambda engines: [engine.dispose() for engine in engines], list(db.engines.values()))
+        yield app
+
+
+def fill(count):
+    """Add ``count`` users to the table of the current app, and yield after each chunk of them."""
+    on_postgresql = db.engine.dialect.name == 'postgresql'
+    for start in range(1, count + 1, CHUNK):
+        end = min(start + CHUNK, count + 1)
+        numbers = select(literal(start).label('n')).cte(recursive=True)
+        numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < end - 1))
+        number = cast(numbers.c.n, String)
+        if on_postgresql:
+            created_at = func.to_timestamp(EPOCH + numbers.c.n)
+        else:
+            created_at = func.strftime('%Y-%m-%dT%H:%M:%S.000000Z', EPOCH + numbers.c.n, 'unixepoch')
+        users = select(
+            literal('user') + number, literal('user') + number + '@example.com', numbers.c.n % 2 == 0, created_at
+        )
+        with db.engine.begin() as connection:
+            connection.execute(insert(User).from_select(['username', 'email', 'active', 'created_at'], users))
+        yield
+    if on_postgresql:
+        # As it would be some time later: else autovacuum may begin while we measure.
+        with db.engines['autocommit'].connect() as connection:
+            connection.execute(text('VACUUM ANALYZE users'))
+
+
+# --- the service
+
+
+class Service:
+    """The service that is running, and what its processes have used up.
+
+    :param process: gunicorn's master, the leader of a session.
+    :param port: on which it serves.
+    """
+
+    def __init__(self, process, port):
+        self.process = process
+        self.port = port
+
+    def workers(self):
+        """The process ids of the workers."""
+        return [pid for pid in _session(self.process.pid) if pid != self.process.pid]
+
+    def cpu(self):
+        """CPU seconds of all its processes until now; None where the system does not tell."""
+        return _cpu([self.process.pid, *self.workers()])
+
+    def memory(self):
+        """The resident memory of each worker and the most that it had since :meth:`forget_peaks`; MiB by process id."""
+        return {pid: (_status(pid, 'VmRSS'), _status(pid, 'VmHWM')) for pid in self.workers()}
+
+    def forget_peaks(self):
+        """Let the peaks of :meth:`memory` begin now: proc(5), ``clear_refs``."""
+        for pid in self.workers():
+            with contextlib.suppress(OSError):
+                Path(f'/proc/{pid}/clear_refs').write_text('5')
+
+
+@contextlib.contextmanager
+def served(app, folder):
+    """Serve the database of ``app`` by gunicorn, as production does, on a free port of this machine."""
+    environment = os.environ | {
+        'APP_SETTINGS': 'project.config.ProductionConfig',
+        'DATABASE_URL': app.config['SQLALCHEMY_DATABASE_URI'].render_as_string(hide_password=False),
+        'SECRET_KEY': app.config['SECRET_KEY'],
+        # The clients come from this machine, and send no token.
+        'TRUSTED_HOSTS': '',
+        'PROTECT': 'changes',
+        'PROXY_HOPS': '0',
+    }
+    log = Path(folder, 'log')
+    with socket.socket() as listener, log.open('wb') as output, contextlib.ExitStack() as stack:
+        listener.bind(('127.0.0.1', 0))
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'gunicorn', '-b', f'fd://{listener.fileno()}', 'manage:app'],
+            cwd=ROOT,
+            env=environment,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for us
+        )
+        stack.callback(_stop, process)
+        service = Service(process, listener.getsockname()[1])
+        listener.close()
+        end = time.monotonic() + START
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if get(service, '/ping')[0] == http.client.OK:
+                    break
+            if process.poll() is not None or time.monotonic() > end:
+                said = log.read_text(errors='replace').strip().splitlines() or ['it said nothing']
+                raise BenchError(f'The service did not start: {said[-1]}')
+            time.sleep(0.05)
+        yield service
+
+
+def _stop(process):
+    with _uninterrupted():
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def get(service, path):
+    """The status and the body of a GET."""
+    connection = http.client.HTTPConnection('127.0.0.1', service.port, timeout=START)
+    with contextlib.closing(connection):
+        connection.request('GET', path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+# --- what the system tells: proc(5)
+
+
+def _session(leader):
+    """The ids of the processes in the session of ``leader``."""
+    pids = []
+    for path in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):  # it has ended
+            if _stat(path.name)[3] == str(leader):
+                pids.append(int(path.name))
+    return pids
+
+
+def _cpu(pids):
+    """The CPU seconds that processes have used until now, to the nanosecond; None where the system does not tell."""
+    if not Path('/proc/self/schedstat').exists():
+        return None
+    nanoseconds = 0
+    for pid in pids:
+        for path in Path(f'/proc/{pid}/task').glob('*/schedstat'):
+            with contextlib.suppress(OSError):  # it has ended
+                nanoseconds += int(path.read_text().split()[0])
+    return nanoseconds / 1e9
+
+
+def _status(pid, field):
+    """A field of a process's status in MiB; None when it is not there."""
+    with contextlib.suppress(OSError):
+        if found := re.search(rf'^{field}:\s+(\d+) kB', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE):
+            return int(found[1]) / 1024
+    return None
+
+
+def backends_cpu():
+    """CPU seconds of PostgreSQL's processes for the database of the current app until now, those that ended included.
+
+    None when they are in another container or on another machine, or when the database is SQLite.
+    """
+    if db.engine.dialect.name != 'postgresql':
+        return None
+    with db.engine.connect() as connection:
+        own = connection.scalar(text('SELECT pg_backend_pid()'))
+        pids = connection.scalars(text('SELECT pid FROM pg_stat_activity WHERE datname = current_database()')).all()
+    try:
+        if db.engine.url.database.encode() not in Path(f'/proc/{own}/cmdline').read_bytes():
+            return None  # a process of this machine that has the same number
+        server = _stat(own)[1]
+        # What ended counts for the server, with what ended of its other databases; those should be at rest anyway.
+        ended = sum(map(int, _stat(server)[13:15])) / os.sysconf('SC_CLK_TCK')
+    except OSError:
+        return None
+    alive = _cpu(pids)
+    return None if alive is None else alive + ended
+
+
+def _stat(pid):
+    """The fields of a process from its state on, the third: the name before that may hold blanks and brackets."""
+    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+
+
+@contextlib.contextmanager
+def _uninterrupted():
+    """Let neither a second Ctrl-C nor TERM end the block, which cleans up."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
