@@ -1,8 +1,8 @@
 """What makes SQLite and PostgreSQL behave alike, and what keeps a request from waiting for a database in trouble.
 
-Two engines, one database. ``db.session`` uses the default one, with transactions. The requests use the
-other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and ``ROLLBACK`` would be two
-more round trips that change nothing.
+Two engines, one database. ``db.session`` and the streams use the default one, with transactions. The
+requests use the other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and
+``ROLLBACK`` would be two more round trips that change nothing.
 """
 
 import contextlib
@@ -121,6 +121,8 @@ def configure(app):
         'pool_size': app.config['POOL_SIZE'],
         'max_overflow': app.config['POOL_OVERFLOW'],
         'pool_timeout': POOL_SECONDS,
+        # The connection used last: few servers are busy with much, rather than many woken up for little.
+        'pool_use_lifo': True,
     }
     if url.get_backend_name() == 'postgresql':
         # Texts are UTF-8 whatever the server's default; hstore would cost a query for each new connection.
@@ -363,26 +365,44 @@ def write(statement, parameters=None):
                     raise
 
 
-def stream(statement, parameters, following):
-    """Yield the rows of a select in lists, in memory that does not grow with their number.
+def stream(statement, parameters, size):
+    """Yield the rows of a select in lists of ``size``, through a server-side cursor.
 
-    Each list is read on its own: between them no connection, transaction or lock is held, however slowly
-    the rows are taken, and SQLite's writers need not wait.
+    All are of one moment. The connection, of a pool that no other request uses, is taken when the first list
+    is asked for; it is freed after the last one and when the generator is closed. PostgreSQL ends the
+    transaction of a client who takes nothing for a minute.
 
-    :param statement: the select; it takes a ``limit``.
+    :param statement: the select; the same object each time, so that SQLAlchemy compiles it once.
     :param parameters: its bound values by name.
-    :param following: a function that makes of a row the values, by name, that select what comes after it.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
     """
-    while True:
-        rows = read(statement, parameters)
-        if rows:
-            yield rows
-        if len(rows) < parameters['limit']:
-            return
-        parameters = parameters | following(rows[-1])
-        # Whoever waits for the connection that this has just given back has his turn.
-        time.sleep(0)
+    on_postgresql = _engine().dialect.name == 'postgresql'
+    # A transaction of SQLite's default engine would keep others from writing; a select of its own does not.
+    engine = _engine(None) if on_postgresql else _engine()
+    with deadline(REQUEST_SECONDS):
+        connection = engine.connect()
+    try:
+        with deadline(REQUEST_SECONDS):
+            if on_postgresql:
+                connection.execute(_STREAM_SETTINGS)
+            rows = connection.execution_options(stream_results=True, yield_per=size).execute(statement, parameters)
+            parts = rows.partitions()
+        while True:
+            with deadline(REQUEST_SECONDS):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+    finally:
+        with deadline(REQUEST_SECONDS):
+            connection.close()
+
+
+# For one transaction: the rows are to come at once, along the index, instead of after a sort of the whole
+# table, and a client who stops reading is not waited for.
+_STREAM_SETTINGS = text(
+    "SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 
 
 def round_trip(seconds):
@@ -400,8 +420,8 @@ def round_trip(seconds):
 _ONE = text('SELECT 1')
 
 
-def _engine():
-    return current_app.extensions['sqlalchemy'].engines['autocommit']
+def _engine(name='autocommit'):
+    return current_app.extensions['sqlalchemy'].engines[name]
 
 
 def _died(connection):

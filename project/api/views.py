@@ -135,18 +135,21 @@ def next_url(user):
 
 def stream_users(users, filters, values):
     """The answer with all users, the first of whom are read already, in memory that does not grow with the table."""
-    statement = User.newest_first(*dict.fromkeys(('limit', *filters, 'after')))
+    if request.method == 'HEAD':
+        return current_app.response_class(iter(()))  # whose length nobody knows yet
     last = users[-1]
-    values = values | {'limit': CHUNK, 'created_at': last['created_at'], 'id': last['id']}
+    values = {name: value for name, value in values.items() if name != 'limit'}
+    values |= {'created_at': last['created_at'], 'id': last['id']}
+    parts = database.stream(User.newest_first(*dict.fromkeys((*filters, 'after'))), values, CHUNK)
 
-    def position(row):
-        user = User.to_dicts([row])[0]
-        return {'created_at': user['created_at'], 'id': user['id']}
-
-    def chunks():
+    def chunks(part):
         yield b'{"status":"success","data":{"users":' + orjson.dumps(users)[:-1]
-        for rows in database.stream(statement, values, position):
-            yield b',' + orjson.dumps(User.to_dicts(rows))[1:-1]
+        while part:
+            yield b',' + orjson.dumps(User.to_dicts(part))[1:-1]
+            part = next(parts, None)
         yield b']}}'
 
-    return current_app.response_class(stream_with_context(chunks()))
+    # The first part is read before the answer begins: a database in trouble is still a 503.
+    response = current_app.response_class(stream_with_context(chunks(next(parts, None))))
+    response.call_on_close(parts.close)
+    return response

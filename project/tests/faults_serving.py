@@ -105,7 +105,7 @@ class ServingTest(FaultCase):
     def ask_for_list(self):
         """A client that asks for all users and reads no more than the first bytes."""
         sock = self.open(b'GET /users HTTP/1.1\r\nHost: x\r\n\r\n', receive_buffer=4096)
-        self.assertEqual(b'HTTP/1.1 200', sock.recv(12))
+        self.assertIn(sock.recv(12), (b'HTTP/1.1 200', b'HTTP/1.1 503'))
         return sock
 
     def in_use(self):
@@ -120,12 +120,9 @@ class ServingTest(FaultCase):
         self.cluster.add_users(MANY)
         for _ in range(20):
             self.ask_for_list()
-        # They have what the kernel takes for them, and the service waits for them without a connection.
-        wait_until(lambda: not any(self.in_use() for _ in range(20)), 20, 'slow readers hold no connection')
+        # Each has a connection of the lists' own pool, or the answer that none is free.
+        wait_until(lambda: self.in_use() >= 2, 20, 'slow readers hold connections')
         self.assert_others_are_served('20 slow readers of the list')
-        started = time.monotonic()
-        self.assertEqual(MANY + 1, len(self.service.get('/users').body['data']['users']))
-        measured(f'20 slow readers of the list, another reads all {MANY} users', (time.monotonic() - started))
 
     def test_client_that_goes_away_frees_its_connection(self):
         self.serve(POOL_SIZE='1', POOL_OVERFLOW='1')
@@ -144,7 +141,7 @@ class ServingTest(FaultCase):
         self.serve()
         self.cluster.add_users(MANY)
         sock = self.ask_for_list()
-        wait_until(lambda: self.in_use() == 0, 10, 'the service waits for the client')
+        wait_until(lambda: self.in_use() == 1, 10, 'the service waits for the client')
         self.cluster.stop(signal.SIGQUIT)
         rest = read_all(sock)
         self.assertGreater(len(rest), 100_000)
