@@ -1,6 +1,7 @@
 """What clients see of a PostgreSQL database in trouble. See :mod:`project.tests.processes` for how to run it."""
 
 import collections
+import concurrent.futures
 import contextlib
 import signal
 import threading
@@ -14,6 +15,7 @@ from project.tests.processes import (
     FaultCase,
     Load,
     Writers,
+    manage,
     measured,
     wait_until,
 )
@@ -281,6 +283,15 @@ class DatabaseTroubleTest(FaultCase):
             self.assertEqual(200, self.service.get('/users').status)
         self.assertIn('"sqlstate":"55P03"', self.service.log())
         self.assert_heals()
+
+    def test_command_waits_for_longer_than_a_request_may(self):
+        with concurrent.futures.ThreadPoolExecutor() as executor, self.cluster.locked('ACCESS EXCLUSIVE'):
+            seeding = executor.submit(manage, self.cluster.dsn(), 'seed_db')
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '3.5 s'"
+            wait_until(lambda: seeding.done() or self.cluster.sql(waiting), SLACK_SECONDS, 'it waits for the lock')
+            self.assertFalse(seeding.done())
+        seeding.result()
+        self.assertEqual(2, len(self.cluster.emails()))
 
     def test_unknown_database_host_is_503_in_time(self):
         service = self.start_service('postgresql://users@no-such-host.invalid/users', migrate=False)
