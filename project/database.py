@@ -177,7 +177,7 @@ def _judge_error(context):
 # --- deadlines
 
 
-if 'gevent' in sys.modules and sys.modules['gevent'].monkey.is_module_patched('select'):
+if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_patched('select'):
     # gunicorn's gevent worker has patched the process before it loads the app.
     from gevent.monkey import get_original
     from gevent.socket import wait_read, wait_write
@@ -262,10 +262,8 @@ class Breaker:
             self._retry_at = time.monotonic() + BREAK_SECONDS
 
 
-_timed_out = {}  # when connecting to an address last took too long, by the address
-
-
 _resolver = ThreadPoolExecutor(4, 'resolver')
+_timed_out = {}  # when connecting to an address last took too long, by the address
 
 
 def _connect(kw):
@@ -350,10 +348,10 @@ def write(statement, parameters=None):
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble, the outcome unknown.
     """
-    if current_app.extensions['breaker'].is_open:
-        # A write can't be the one that tries: its COMMIT may be slow for reasons of its own.
-        read(_ONE)
     with deadline(REQUEST_SECONDS):
+        if current_app.extensions['breaker'].is_open:
+            # A write can't be the one that tries: its COMMIT may be slow for reasons of its own.
+            read(_ONE)
         for last_try in (False, False, True):
             try:
                 with _engine().connect() as connection:
