@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 
 import psycopg2
 import psycopg2.extensions
@@ -127,6 +128,8 @@ def configure(app):
     if url.get_backend_name() == 'postgresql':
         # Texts are UTF-8 whatever the server's default; hstore would cost a query for each new connection.
         options |= {'use_native_hstore': False, 'connect_args': {'client_encoding': 'utf8'}}
+    else:
+        options['paramstyle'] = 'named'  # as with PostgreSQL a statement's values are a dict
     app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
     app.config['SQLALCHEMY_BINDS'] = {'autocommit': {'url': url, 'isolation_level': 'AUTOCOMMIT', **options}}
 
@@ -146,7 +149,6 @@ def init_app(app):
             else:
                 psycopg2.extensions.set_wait_callback(_wait)
                 event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(kw))
-            event.listen(engine, 'handle_error', _judge_error)
 
 
 def _prepare_sqlite(connection, record):
@@ -160,18 +162,6 @@ def _prepare_sqlite(connection, record):
 def _begin_sqlite(connection):
     # A transaction that reads first and then writes could not wait for its turn: SQLite fails it at once.
     connection.exec_driver_sql('BEGIN IMMEDIATE')
-
-
-def _judge_error(context):
-    """Mark which errors mean that the connection is of no use any more."""
-    if getattr(context.original_exception, 'pgcode', None) in ('25006', '57P01', '57P02', '57P03'):
-        # The server became a standby or is going away. Its connections are still there, but lead nowhere.
-        context.is_disconnect = True
-    if isinstance(context.original_exception, DeadlineError):
-        # A read that is not answered says that the pool's other connections lead nowhere, too: each would
-        # cost a request its deadline. One slow COMMIT says nothing against them.
-        execution = context.execution_context
-        context.invalidate_pool_on_disconnect = not (execution and execution.is_crud)
 
 
 # --- deadlines
@@ -328,8 +318,7 @@ def read(statement, parameters=None):
     with current_app.extensions['breaker'], deadline(REQUEST_SECONDS):
         for last_try in (False, True):
             try:
-                with _engine().connect() as connection:
-                    return connection.execute(statement, parameters).all()
+                return _run(statement, parameters)
             except DBAPIError as error:
                 if last_try or isinstance(error.orig, DeadlineError):
                     raise
@@ -354,13 +343,57 @@ def write(statement, parameters=None):
             read(_ONE)
         for last_try in (False, False, True):
             try:
-                with _engine().connect() as connection:
-                    while _died(connection):  # the next one of the pool may have died with it
-                        connection.invalidate()
-                    return connection.execute(statement, parameters).all()
+                return _run(statement, parameters)
             except DBAPIError as error:
                 if last_try or not _rolled_back(error):
                     raise
+
+
+def _run(statement, parameters):
+    """Run a statement by the driver: SQLAlchemy's SQL, pool and errors, without its transactions and results.
+
+    Those would take longer than the rest of the call. So values go in and come out as the driver has them;
+    the statements of ``User`` are made for that.
+    """
+    engine = _engine()
+    sql, constants = _compile(statement, engine.dialect)
+    errors, connection = engine.dialect.loaded_dbapi.Error, None
+    try:
+        connection = engine.raw_connection()
+        while _died(connection):  # the next one of the pool may have died with it
+            connection.invalidate()
+            connection = engine.raw_connection()
+        cursor = connection.cursor()
+        cursor.execute(sql, constants | (parameters or {}))
+        return cursor.fetchall()
+    except errors as error:
+        gone = connection is not None and _leads_nowhere(error, connection, engine.dialect)
+        if gone:
+            connection.invalidate(error)
+        if gone and not (isinstance(error, DeadlineError) and statement.is_dml):
+            # The others of the pool lead nowhere, too: each would cost a request its deadline. But one slow
+            # COMMIT says nothing against them.
+            engine.dispose()
+        raise DBAPIError.instance(
+            sql, None, error, errors, hide_parameters=True, connection_invalidated=gone, dialect=engine.dialect
+        ) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+@cache
+def _compile(statement, dialect):
+    """The SQL of a statement, and the values that it brings along, such as SQLite's OFFSET 0."""
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+
+
+def _leads_nowhere(error, connection, dialect):
+    """Whether the connection is of no use any more: closed, or to a server that became a standby or goes away."""
+    if getattr(error, 'pgcode', None) in ('25006', '57P01', '57P02', '57P03'):
+        return True
+    return dialect.is_disconnect(error, connection.dbapi_connection, None)
 
 
 def stream(statement, parameters, size):
@@ -424,10 +457,10 @@ def _engine(name='autocommit'):
 
 def _died(connection):
     """Whether the server has closed this idle connection: then its socket has something to read."""
-    if connection.dialect.name != 'postgresql':
-        return False
+    if not hasattr(connection, 'fileno'):
+        return False  # SQLite's
     poll = _poll()
-    poll.register(connection.connection.fileno(), select.POLLIN)
+    poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 

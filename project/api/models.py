@@ -72,8 +72,13 @@ class User(db.Model):
     @classmethod
     @cache
     def adding(cls):
-        """Insert a user and return it; the unique index decides whether its email is free."""
-        return insert(cls).returning(*cls.on_the_wire())
+        """Insert a user and return it; the unique index decides whether its email is free.
+
+        ``created_at`` is bound as the text that it is in an answer.
+        """
+        created_at = bindparam('created_at', type_=String)
+        values = {'username': bindparam('username'), 'email': bindparam('email'), 'created_at': created_at}
+        return insert(cls).values(active=false(), **values).returning(*cls.on_the_wire())
 
     @classmethod
     @cache
@@ -107,7 +112,7 @@ class User(db.Model):
     def to_dicts(rows):
         """Rows of :meth:`on_the_wire` as they are served."""
         return [
-            {'id': id, 'username': username, 'email': email, 'active': active, 'created_at': created_at}
+            {'id': id, 'username': username, 'email': email, 'active': bool(active), 'created_at': created_at}
             for id, username, email, active, created_at in rows
         ]
 

@@ -21,7 +21,7 @@ users_blueprint = Blueprint('users', __name__)
 def add_user():
     """Add a user."""
     new_user = validation.body(validation.NewUser, request)
-    user = write_user(User.adding(), new_user)
+    user = write_user(User.adding(), new_user | {'created_at': f'{database.utcnow():{database.RFC3339}}'})
     headers = {'Location': f'/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
 

@@ -17,6 +17,7 @@ import psycopg2
 import psycopg2.extensions
 from sqlalchemy import select, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg2 as psycopg2_dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -193,19 +194,12 @@ class TroubleTest(BaseTestCase):
 
     def attempts(self, function, *outcomes):
         """How often a statement is sent whose attempts have these outcomes."""
-        outcomes = [
-            outcome if isinstance(outcome, Exception) else mock.Mock(**{'all.return_value': outcome})
-            for outcome in outcomes
-        ]
-        with mock.patch.object(database, '_engine') as engine:
-            connection = engine.return_value.connect.return_value.__enter__.return_value
-            engine.return_value.connect.return_value.__exit__.return_value = False
-            connection.execute.side_effect = outcomes
+        with mock.patch.object(database, '_run', side_effect=outcomes) as run:
             try:
                 self.assertEqual(function(text('SELECT 1')), ['row'])
             except DBAPIError:
-                return -connection.execute.call_count
-            return connection.execute.call_count
+                return -run.call_count
+            return run.call_count
 
     def test_only_what_was_rolled_back_is_written_again(self):
         rows, conflict, deadlock = ['row'], refused('40001'), refused('40P01')
@@ -229,38 +223,52 @@ class TroubleTest(BaseTestCase):
         late = DBAPIError('', {}, database.DeadlineError('late'), connection_invalidated=True)
         self.assertEqual(self.attempts(database.read, late, rows), -1)
 
-    def test_write_replaces_a_connection_that_died_before_it_is_used(self):
+    def pool_of(self, *connections):
+        """Let the statements run on these connections, one after the other, which are mocks."""
+        engine = mock.Mock(**{'raw_connection.side_effect': connections})
+        engine.dialect = psycopg2_dialect.dialect(dbapi=psycopg2)
+        self.enterContext(mock.patch.object(database, '_engine', return_value=engine))
+        return engine
+
+    def connection(self, error=None):
+        """A pooled connection whose server is there; and that server, a socket."""
         here, there = socket.socketpair()
-        with here, there, mock.patch.object(database, '_engine') as engine:
-            connection = engine.return_value.connect.return_value.__enter__.return_value
-            connection.dialect.name = 'postgresql'
-            connection.connection.fileno.return_value = here.fileno()
-            database.write(text('SELECT 1'))
-            connection.invalidate.assert_not_called()
-            there.close()  # as the server does when it stops
-            alive = socket.socketpair()
-            self.addCleanup(alive[0].close)
-            self.addCleanup(alive[1].close)
-            fileno = connection.connection.fileno
-            connection.invalidate.side_effect = lambda: setattr(fileno, 'return_value', alive[0].fileno())
-            database.write(text('SELECT 1'))
-            connection.invalidate.assert_called_once_with()
+        self.addCleanup(here.close)
+        self.addCleanup(there.close)
+        connection = mock.Mock(**{'fileno.return_value': here.fileno(), 'dbapi_connection.closed': 0})
+        connection.cursor.return_value.execute.side_effect = error
+        connection.cursor.return_value.fetchall.return_value = ['row']
+        return connection, there
+
+    def test_connection_that_died_is_replaced_before_it_is_used(self):
+        (dead, server), (alive, _) = self.connection(), self.connection()
+        server.close()  # as the server does when it stops
+        self.pool_of(dead, alive)
+        self.assertEqual(database.write(text('SELECT 1')), ['row'])
+        dead.invalidate.assert_called_once_with()
+        dead.cursor.assert_not_called()
+        alive.invalidate.assert_not_called()
+        alive.close.assert_called_once_with()
+
+    def test_slow_commit_says_nothing_against_other_connections_but_a_slow_read_does(self):
+        for function, statement, disposed in (
+            (database.write, User.adding(), 0),
+            (database.read, User.by_id(), 1),
+        ):
+            with self.subTest(function=function.__name__):
+                connection, _ = self.connection(database.DeadlineError('late'))
+                connection.dbapi_connection.closed = 1
+                engine = self.pool_of(connection)
+                with self.assertRaises(OperationalError):
+                    function(statement, {})
+                self.assertEqual(connection.invalidate.call_count, 1)
+                self.assertEqual(engine.dispose.call_count, disposed)
 
     def test_server_that_becomes_a_standby_or_goes_loses_its_connections(self):
         for sqlstate, lost in (('25006', True), ('57P01', True), ('57P02', True), ('57P03', True), ('23505', False)):
             with self.subTest(sqlstate=sqlstate):
-                context = SimpleNamespace(original_exception=refused(sqlstate).orig, is_disconnect=False)
-                database._judge_error(context)
-                self.assertIs(context.is_disconnect, lost)
-
-    def test_slow_commit_says_nothing_against_other_connections(self):
-        context = SimpleNamespace(
-            original_exception=database.DeadlineError(),
-            invalidate_pool_on_disconnect=True,
-            execution_context=SimpleNamespace(is_crud=True),
-        )
-        database._judge_error(context)
-        self.assertFalse(context.invalidate_pool_on_disconnect)
+                connection = SimpleNamespace(dbapi_connection=SimpleNamespace(closed=0))
+                self.assertIs(database._leads_nowhere(refused(sqlstate).orig, connection, psycopg2_dialect.dialect()), lost)
 
 
 class ConnectTest(BaseTestCase):
