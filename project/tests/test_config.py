@@ -183,15 +183,19 @@ class SettingsTest(ConfigTestCase):
 
     def test_other_databases_are_refused(self):
         for url in (
-            *(
-                'x',
-                '://',
-                'postgres',
-                'postgres:/u:p@h/d',
-                'postgres://u:p@h:port/d',
-            ),
-            *('mysql://u:p@h/d', 'postgresql+asyncpg://u:p@h/d', 'postgresql+nodriver://u:p@h/d', 'http://u:p@h/d'),
-            *('sqlite://', 'sqlite:///:memory:', 'sqlite:///', 'sqlite+aiosqlite:///x.db'),
+            'x',
+            '://',
+            'postgres',
+            'postgres:/u:p@h/d',
+            'postgres://u:p@h:port/d',
+            'postgresql+asyncpg://u:p@h/d',
+            'postgresql+nodriver://u:p@h/d',
+            'mysql://u:p@h/d',
+            'http://u:p@h/d',
+            'sqlite://',
+            'sqlite:///',
+            'sqlite:///:memory:',
+            'sqlite+aiosqlite:///x.db',
         ):
             with self.subTest(url=url):
                 self.assert_refused('DATABASE_URL', 'DevelopmentConfig', DATABASE_URL=url)
