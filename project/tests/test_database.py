@@ -248,6 +248,21 @@ class TroubleTest(BaseTestCase):
                 self.assertEqual(connection.invalidate.call_count, 1)
                 self.assertEqual(engine.dispose.call_count, disposed)
 
+    def test_stream_of_postgresql_is_one_cursor_that_starts_at_once(self):
+        for taken in (2, 1):
+            with self.subTest(taken=taken), mock.patch.object(database, '_engine') as engine:
+                engine.return_value.dialect.name = 'postgresql'
+                connection = engine.return_value.connect.return_value
+                cursor = connection.execution_options.return_value.execute.return_value
+                cursor.partitions.return_value = iter([['a'], ['b']])
+                stream = database.stream(text('SELECT 1'), {}, 1)
+                self.assertEqual([next(stream) for _ in range(taken)], [['a'], ['b']][:taken])
+                self.assertIn('cursor_tuple_fraction', str(connection.execute.call_args.args[0]))
+                self.assertTrue(connection.execution_options.call_args.kwargs['stream_results'])
+                connection.close.assert_not_called()
+                self.assertIsNone(next(stream, None)) if taken == 2 else stream.close()
+                connection.close.assert_called_once_with()
+
     def test_server_that_becomes_a_standby_or_goes_loses_its_connections(self):
         for sqlstate, lost in (('25006', True), ('57P01', True), ('57P02', True), ('57P03', True), ('23505', False)):
             with self.subTest(sqlstate=sqlstate):
