@@ -137,7 +137,8 @@ class Logger(glogging.Logger):
             'request_id': environ.get('users.request_id'),
             'method': req.method,
             'route': environ.get('users.route'),  # none when the head of the request was refused
-            'status': resp.status_code,
+            # A response to what gunicorn itself refused has no status_code.
+            'status': int(resp.status.split()[0]),
             'ms': round(request_time.total_seconds() * 1000, 1),
         }
         sys.stdout.buffer.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))

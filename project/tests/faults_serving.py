@@ -24,6 +24,7 @@ GARBAGE = (
     b'GET\r\n\r\n',
     bytes(range(256)),
     b'\r\n' * 50,
+    b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n',
 )
 
 
