@@ -22,7 +22,7 @@ def add_user():
     """Add a user."""
     new_user = validation.body(validation.NewUser, request)
     user = write_user(User.adding(), new_user | {'created_at': f'{database.utcnow():{database.RFC3339}}'})
-    headers = {'Location': f'/users/{user["id"]}', 'ETag': etag(user)}
+    headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
 
 

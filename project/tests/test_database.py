@@ -267,7 +267,12 @@ class TroubleTest(BaseTestCase):
         for sqlstate, lost in (('25006', True), ('57P01', True), ('57P02', True), ('57P03', True), ('23505', False)):
             with self.subTest(sqlstate=sqlstate):
                 connection = SimpleNamespace(dbapi_connection=SimpleNamespace(closed=0))
-                self.assertIs(database._leads_nowhere(refused(sqlstate).orig, connection, psycopg2_dialect.dialect(dbapi=psycopg2)), lost)
+                self.assertIs(
+                    database._leads_nowhere(
+                        refused(sqlstate).orig, connection, psycopg2_dialect.dialect(dbapi=psycopg2)
+                    ),
+                    lost,
+                )
 
 
 class ConnectTest(BaseTestCase):

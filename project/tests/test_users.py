@@ -120,6 +120,10 @@ class AddUserTest(BaseTestCase):
         self.assertEqual(found.json['data'], response.json['data'])
         self.assertEqual(found.headers['ETag'], response.headers['ETag'])
 
+    def test_location_names_the_path_that_the_service_is_mounted_at(self):
+        response = self.client.post('/users', json=ANN, environ_overrides={'SCRIPT_NAME': '/api'})
+        self.assertEqual(response.headers['Location'], f'/api/users/{response.json["data"]["id"]}')
+
     def test_each_user_has_a_moment_of_its_own(self):
         moments = [self.add_user(email=f'{number}@example.com')['created_at'] for number in range(5)]
         self.assertEqual(len(set(moments)), 5)
