@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import psycopg2.extensions
 from sqlalchemy import String, cast, create_engine, func, insert, literal, select, text
 from sqlalchemy.pool import NullPool
 
@@ -56,8 +55,6 @@ def database(folder):
             'SECRET_KEY': secrets.token_hex(32),
         }
         app = create_app(type('ScratchConfig', (config.ProductionConfig,), settings))
-        # No request waits for what is done here: it may take as long as it takes.
-        psycopg2.extensions.set_wait_callback(None)
         with app.app_context():
             db.create_all()
             stack.callback(lambda engines: [engine.dispose() for engine in engines], list(db.engines.values()))
