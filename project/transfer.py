@@ -176,7 +176,7 @@ def load(name, stop=False):
                 done.refused += len(refused)
                 for line, reason in refused:
                     _tell(bar, f'Line {line}: {reason}.')
-                bar.update(position() - bar.pos, f'{done.added:,} users')
+                bar.update(position() - bar.pos, f'{done.lines:,} lines')
     except TransferError as error:
         if not done.lines:
             raise
