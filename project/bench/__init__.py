@@ -159,7 +159,9 @@ def _run(service, name, users, seconds):
         raise BenchError(f'Not one request of the workload {name} was answered.')
     count = len(whole) + failed
     grown = [
-        peaks[pid][1] - memory[pid][0] for pid in memory if pid in peaks and None not in (*memory[pid], *peaks[pid])
+        max(0.0, peaks[pid][1] - memory[pid][0])
+        for pid in memory
+        if pid in peaks and None not in (*memory[pid], *peaks[pid])
     ]
     return {
         'workload': name,
@@ -273,5 +275,8 @@ def chart(results):
         series,
         'What a request costs as the table grows',
         f'CPU of {of} in µs per request, by the users in the table; both axes logarithmic',
-        f'{conditions()}; {datetime.now(UTC):%-d %B %Y}. A page has the users that are there, up to {PAGE}.',
+        [
+            f'A page has the users that are there, up to {PAGE}.',
+            f'{datetime.now(UTC):%-d %B %Y}: {conditions()}.',
+        ],
     )

@@ -3,7 +3,7 @@
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 800, 420
+WIDTH, HEIGHT = 800, 436
 LEFT, RIGHT, TOP, BOTTOM = 70, 600, 84, 350  # of the plot; the lines are named to the right of it
 NAME_HEIGHT = 34  # that the two lines of text beside the end of a line need
 MARKS = ('M-4-4h8v8h-8z', 'M0-5.5 5.5 4h-11z', 'M0-5a5 5 0 1 0 .01 0z')  # square, triangle, circle
@@ -24,13 +24,13 @@ STYLE = """
 """
 
 
-def draw(series, title, subtitle, note):
+def draw(series, title, subtitle, notes):
     """The chart, both axes logarithmic.
 
     :param series: at most three lines: a dict of ``[(users in the table, microseconds), ...]`` by name.
     :param title: what it shows.
     :param subtitle: what the axes are.
-    :param note: small print below it.
+    :param notes: lines of small print below it.
     :returns: the text of an SVG file.
     """
     sizes = [size for points in series.values() for size, _ in points]
@@ -75,7 +75,8 @@ def draw(series, title, subtitle, note):
         parts.append(f'<path class="m{index}" transform="translate({end:.1f} {names[name]:.1f})" d="{MARKS[index]}"/>')
         parts.append(_text(end + 12, names[name] + 4, name, 'name'))
         parts.append(_text(end + 12, names[name] + 20, f'{points[0][1]:,.0f} to {points[-1][1]:,.0f} µs', 'quiet'))
-    parts += [_text(24, HEIGHT - 16, note, 'quiet small'), '</svg>', '']
+    parts += [_text(24, BOTTOM + 52 + 17 * line, note, 'quiet small') for line, note in enumerate(notes)]
+    parts += ['</svg>', '']
     return '\n'.join(parts)
 
 
