@@ -14,35 +14,40 @@ class MetricsTest(BaseTestCase):
         super().setUp()
         self.metered = self.client_of(METRICS=True)
 
+    def ask(self, path, method='GET'):
+        """An answer, whole: then the request has ended."""
+        return self.metered.open(path, method=method, buffered=True)
+
     def value(self, line):
         """The number behind ``line``; 0 when it is not there."""
-        text = self.metered.get('/metrics').text
+        text = self.ask('/metrics').text
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(f'{line} ')), 0)
 
     def test_metrics_are_off_unless_asked_for(self):
         self.assertEqual(self.client.get('/metrics').status_code, 404)
-        self.assertEqual(self.metered.get('/metrics').status_code, 200)
+        self.assertEqual(self.ask('/metrics').status_code, 200)
 
     def test_request_is_counted_by_its_route(self):
         counted = 'users_http_requests_total{method="GET",route="/users/<user_id>",status="404"}'
         timed = 'users_http_request_duration_seconds_count{method="GET",route="/users/<user_id>"}'
         before = self.value(counted), self.value(timed)
-        self.metered.get('/users/1')
-        self.metered.get('/users/2')
+        self.ask('/users/1')
+        self.ask('/users/2')
         self.assertEqual((self.value(counted), self.value(timed)), (before[0] + 2, before[1] + 2))
 
     def test_what_a_client_makes_up_is_no_label(self):
-        self.metered.open('/made-up', method='MADEUP')
+        self.ask('/made-up', 'MADEUP')
         self.assertGreaterEqual(
             self.value('users_http_requests_total{method="OTHER",route="unmatched",status="404"}'), 1
         )
-        text = self.metered.get('/metrics').text
+        text = self.ask('/metrics').text
         self.assertNotIn('made-up', text)
         self.assertNotIn('MADEUP', text)
 
-    def test_nothing_is_left_in_flight_but_the_asking_itself(self):
-        self.metered.get('/users')
-        self.assertEqual(self.value('users_http_requests_in_flight'), 1)
+    def test_nothing_stays_in_flight_or_in_use(self):
+        before = self.value('users_http_requests_in_flight')
+        self.ask('/users')
+        self.assertEqual(self.value('users_http_requests_in_flight'), before)
         self.assertEqual(self.value('users_database_connections_in_use'), 0)
 
     def test_failure_of_the_database_is_counted(self):
@@ -50,7 +55,7 @@ class MetricsTest(BaseTestCase):
         before = self.value(counted)
         failure = OperationalError('SELECT 1', {}, psycopg2.OperationalError('secret inside'))
         with mock.patch.object(database, 'read', side_effect=failure), self.assertLogs('project'):
-            self.assert_failure(self.metered.get('/users/1'), 503)
+            self.assert_failure(self.ask('/users/1'), 503)
         self.assertEqual(self.value(counted), before + 1)
 
     def test_workers_are_added_up(self):
@@ -58,6 +63,6 @@ class MetricsTest(BaseTestCase):
             mock.patch.dict('os.environ', PROMETHEUS_MULTIPROC_DIR='of all workers'),
             mock.patch('prometheus_client.multiprocess.MultiProcessCollector') as collector,
         ):
-            self.assertEqual(self.metered.get('/metrics').data, b'')
+            self.assertEqual(self.ask('/metrics').data, b'')
         self.assertEqual(collector.call_args.args[1:], ())
         collector.assert_called_once()
