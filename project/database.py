@@ -414,6 +414,8 @@ def stream(statement, parameters, size):
         connection = engine.connect()
     try:
         with deadline(REQUEST_SECONDS):
+            while _died(connection.connection):
+                connection.invalidate()
             if on_postgresql:
                 connection.execute(_STREAM_SETTINGS)
             rows = connection.execution_options(stream_results=True, yield_per=size).execute(statement, parameters)
