@@ -21,15 +21,17 @@ import orjson
 from gunicorn import glogging, util
 from gunicorn.workers.ggevent import GeventWorker
 
+SEND_SECONDS = 60.0  # how long a client may take for a part of an answer, or be silent in the middle of a body
 IDLE_SECONDS = 1.0  # how long a connection has no request under way before it may be closed for stopping
 
 
 class Worker(GeventWorker):
-    """gevent's worker, except for two things.
+    """gevent's worker, except for three things.
 
     Told to stop, it does not wait for connections that have no request under way; gunicorn would wait for
     them as long as for a request: until ``graceful_timeout``. And the head and the body of an answer leave
-    in one packet (TCP_CORK, see tcp(7)); gunicorn writes them one after the other.
+    in one packet (TCP_CORK, see tcp(7)); gunicorn writes them one after the other. And a client that stops
+    reading in the middle of a long list loses it, and with it the database connection that it comes from.
     """
 
     def __init__(self, *args, **kwargs):
@@ -49,9 +51,11 @@ class Worker(GeventWorker):
         """Serve a request, the head of which has been read."""
         self.idle[sock] = float('inf')
         cork(sock, True)
+        sock.settimeout(SEND_SECONDS)
         try:
             super().handle_request(listener_name, req, sock, addr)
         finally:
+            sock.settimeout(None)
             cork(sock, False)
             self.idle[sock] = time.monotonic()
 
