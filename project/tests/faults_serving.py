@@ -117,13 +117,17 @@ class ServingTest(FaultCase):
         )[0][0]
 
     def test_slow_readers_of_the_list_starve_nobody(self):
-        self.serve(POOL_SIZE='1', POOL_OVERFLOW='1')
+        self.serve(POOL_SIZE='1', POOL_OVERFLOW='1', config='SEND_SECONDS = 4.0')
         self.cluster.add_users(MANY)
         for _ in range(20):
             self.ask_for_list()
         # Each has a connection of the lists' own pool, or the answer that none is free.
         wait_until(lambda: self.in_use() >= 2, 20, 'slow readers hold connections')
         self.assert_others_are_served('20 slow readers of the list')
+        # They are not waited for, so others can read lists again.
+        wait_until(lambda: self.in_use() == 0, 20, 'slow readers lose their connections')
+        for _ in range(6):
+            self.assertEqual(MANY + 1, len(self.service.get('/users').body['data']['users']))
 
     def test_client_that_goes_away_frees_its_connection(self):
         self.serve(POOL_SIZE='1', POOL_OVERFLOW='1')

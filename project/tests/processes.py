@@ -302,14 +302,20 @@ class Service:
     :param url: the DATABASE_URL.
     :param app: what gunicorn serves.
     :param migrate: whether to make the tables first.
+    :param config: statements that follow those of gunicorn.conf.py.
     :param environ: settings besides the ones that production needs.
     """
 
-    def __init__(self, directory, url, app='manage:app', migrate=True, **environ):
+    def __init__(self, directory, url, app='manage:app', migrate=True, config='', **environ):
         self.port = free_port()
         self.app = app
         self.log_file = directory / f'service{self.port}'
         self.process = None
+        self.command = [sys.executable, '-m', 'gunicorn', '-b', f'{HOST}:{self.port}', self.app]
+        if config:
+            changed = directory / 'gunicorn.conf.py'
+            changed.write_text(f'{(ROOT / "gunicorn.conf.py").read_text()}\n{config}\n')
+            self.command += ['-c', changed]
         self.environ = {
             'PATH': os.environ['PATH'],
             'PYTHONPATH': str(directory),
@@ -327,7 +333,7 @@ class Service:
         """Start it in a process group of its own, and wait until each worker is there and it answers."""
         with self.log_file.open('ab') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'gunicorn', '-b', f'{HOST}:{self.port}', self.app],
+                self.command,
                 cwd=ROOT,
                 env=self.environ,
                 start_new_session=True,
