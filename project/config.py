@@ -29,7 +29,7 @@ class BaseConfig:
     SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL') or 'sqlite:///users.db'
     SQLALCHEMY_TRACK_MODIFICATIONS = False
     # Connections that one process keeps open, and how many more it may open under load.
-    POOL_SIZE = os.environ.get('POOL_SIZE') or '8'
+    POOL_SIZE = os.environ.get('POOL_SIZE') or '5'
     POOL_OVERFLOW = os.environ.get('POOL_OVERFLOW') or '0'
     # Bytes. A user takes some 300; the limit holds for every body, whatever its Content-Length says.
     MAX_CONTENT_LENGTH = 64 * 1024
