@@ -253,6 +253,10 @@ class TroubleTest(BaseTestCase):
             with self.subTest(taken=taken), mock.patch.object(database, '_engine') as engine:
                 engine.return_value.dialect.name = 'postgresql'
                 connection = engine.return_value.connect.return_value
+                (dead, server), (alive, _) = self.connection(), self.connection()
+                server.close()
+                # One dead connection, and then its replacement.
+                type(connection).connection = mock.PropertyMock(side_effect=[dead, alive])
                 cursor = connection.execution_options.return_value.execute.return_value
                 cursor.partitions.return_value = iter([['a'], ['b']])
                 stream = database.stream(text('SELECT 1'), {}, 1)
@@ -260,6 +264,7 @@ class TroubleTest(BaseTestCase):
                 self.assertIn('cursor_tuple_fraction', str(connection.execute.call_args.args[0]))
                 self.assertTrue(connection.execution_options.call_args.kwargs['stream_results'])
                 connection.close.assert_not_called()
+                connection.invalidate.assert_called_once_with()
                 self.assertIsNone(next(stream, None)) if taken == 2 else stream.close()
                 connection.close.assert_called_once_with()
 
