@@ -92,7 +92,10 @@ graceful_timeout = 10
 # this side while a request is on its way.
 keepalive = 75
 # A worker may be replaced after so many requests, should a leak ever ask for it. Off by default.
-max_requests = int(os.environ.get('MAX_REQUESTS') or 0)
+max_requests = os.environ.get('MAX_REQUESTS') or '0'
+if not max_requests.isdecimal():
+    sys.exit('MAX_REQUESTS must be a whole number.')
+max_requests = int(max_requests)
 max_requests_jitter = max_requests // 10
 # Bytes, and header lines.
 limit_request_line = 4094
@@ -163,8 +166,14 @@ def write_error(sock, status_int, reason, mesg):
         'Connection: close',
         'Content-Type: application/json',
         f'Content-Length: {len(body)}',
-        'Access-Control-Allow-Origin: *',
+        # As project/headers.py has them, which this answer never reaches.
+        *(['Access-Control-Allow-Origin: *'] if os.environ.get('CORS_ORIGINS', '*').strip() in ('', '*') else []),
+        'Access-Control-Expose-Headers: X-Request-ID',
+        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+        'Cache-Control: private, no-cache',
+        'Referrer-Policy: no-referrer',
         'X-Content-Type-Options: nosniff',
+        'X-Frame-Options: DENY',
         f'X-Request-ID: {uuid.uuid4().hex}',
         '\r\n',
     )

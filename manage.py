@@ -30,6 +30,8 @@ manager = Manager(app, description='The users service.')
 class RunServer(Server):
     """Serve for development, reloading changed code."""
 
+    help = description = __doc__
+
     def __call__(self, app, **options):
         with app.app_context():
             if db.engine.dialect.name == 'sqlite':
@@ -39,7 +41,18 @@ class RunServer(Server):
 
 
 manager.add_command('runserver', RunServer(use_reloader=app.debug))
-manager.add_command('shell', Shell(make_context=lambda: {'app': app, 'db': db, 'User': User}))
+
+
+class AppShell(Shell):
+    """A Python shell with app, db and User."""
+
+    help = description = __doc__
+
+    def get_context(self):
+        return {'app': app, 'db': db, 'User': User}
+
+
+manager.add_command('shell', AppShell())
 
 
 class Outside(Command):
@@ -115,6 +128,9 @@ def seed_db(count=None):
     """Add sample users."""
     if count is not None and count < 1:
         sys.exit('--count must be at least 1.')
+    wait_for_database()
+    if not inspect(db.engine).has_table('users'):
+        sys.exit('The database has no table of users; "python manage.py db upgrade" makes it.')
     print(f'Added {seed.seed_original() if count is None else seed.seed_many(count)} users.')
 
 
@@ -133,7 +149,7 @@ def dump_users(file, force):
 @manager.option('file', metavar='FILE', help='as dump_users made it; - is stdin')
 @manager.option('--stop', action='store_true', help='stop at the first line that is refused')
 def load_users(file, stop):
-    """Add the users of a file to those there are; again and again, if need be."""
+    """Add the users of a file to those there are."""
     wait_for_database()
     try:
         done = transfer.load(file, stop)
@@ -148,7 +164,7 @@ def load_users(file, stop):
 @manager.option('--workload', action='append', metavar='NAME', help='only this one; may be given again; default all')
 @manager.option('--chart', metavar='FILE.svg', help='measure in tables of 10 users up to --rows instead, and draw it')
 def bench(seconds, rows, workload, chart):
-    """Measure the service, on scratch databases on the configured server, which are dropped afterwards."""
+    """Measure the service on databases of its own."""
     from project import bench
 
     unknown = set(workload or ()) - bench.WORKLOADS.keys()

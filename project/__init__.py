@@ -42,7 +42,7 @@ def create_app(settings=None):
     config.init_app(app)
     app.json = json_provider.OrjsonProvider(app)
     app.response_class = json_provider.JSONResponse
-    # '//users' is an unknown path, not a redirect that answers HTML.
+    # 'docs//x' is an unknown path, not a redirect that answers HTML; slashes at the start the servers drop.
     app.url_map.merge_slashes = False
     app.session_interface = NoSession()
     database.configure(app)

@@ -1,4 +1,4 @@
-"""The settings: every read of the environment stands here, and nothing else happens on import."""
+"""The settings of the app, from the environment; nothing else happens on import. gunicorn's own are in its file."""
 
 import os
 
@@ -39,7 +39,7 @@ class BaseConfig:
     TRUSTED_HOSTS = os.environ.get('TRUSTED_HOSTS', '')
     PROXY_HOPS = os.environ.get('PROXY_HOPS') or '0'
     LOG_LEVEL = os.environ.get('LOG_LEVEL') or 'INFO'
-    METRICS = os.environ.get('METRICS') == '1'
+    METRICS = os.environ.get('METRICS') or '0'
 
 
 class DevelopmentConfig(BaseConfig):
@@ -60,7 +60,7 @@ class TestingConfig(BaseConfig):
     CORS_ORIGINS = '*'
     TRUSTED_HOSTS = ''
     PROXY_HOPS = '0'
-    METRICS = False
+    METRICS = '0'
 
 
 class ProductionConfig(BaseConfig):
@@ -101,6 +101,7 @@ def init_app(app):
     config['SQLALCHEMY_DATABASE_URI'] = _database_url(config['SQLALCHEMY_DATABASE_URI'], variable)
     config['POOL_SIZE'] = _integer(config, 'POOL_SIZE', 1, 1000)
     config['POOL_OVERFLOW'] = _integer(config, 'POOL_OVERFLOW', 0, 1000)
+    config['METRICS'] = _integer(config, 'METRICS', 0, 1) == 1
     config['PROXY_HOPS'] = _integer(config, 'PROXY_HOPS', 0, 10)
     config['PROTECT'] = _choice(config, 'PROTECT', PROTECT_CHOICES)
     config['LOG_LEVEL'] = _choice(config, 'LOG_LEVEL', LOG_LEVELS)

@@ -1,8 +1,9 @@
 """What makes SQLite and PostgreSQL behave alike, and what keeps a request from waiting for a database in trouble.
 
-Two engines, one database. ``db.session`` and the streams use the default one, with transactions. The
-requests use the other, ``autocommit``: each of them is a single statement, so its ``BEGIN`` and
-``ROLLBACK`` would be two more round trips that change nothing.
+Of the engines for the one database ``db.session`` uses the default one, with transactions. Requests use
+``autocommit``: each statement stands alone, so its ``BEGIN`` and ``ROLLBACK`` would be two more round trips that change
+nothing. Lists of the whole table have connections of their own, so that their slow readers starve nobody
+else: those of the default engine on PostgreSQL, whose cursors need a transaction, of ``lists`` on SQLite.
 """
 
 import contextlib
@@ -113,7 +114,7 @@ def _rfc3339_sqlite(element, compiler, **kw):
 
 
 def configure(app):
-    """Set the options of the two engines in ``app.config``, where Flask-SQLAlchemy looks for them.
+    """Set the options of the engines in ``app.config``, where Flask-SQLAlchemy looks for them.
 
     :param app: the Flask app, its settings checked.
     """
@@ -131,7 +132,8 @@ def configure(app):
     else:
         options['paramstyle'] = 'named'  # as with PostgreSQL a statement's values are a dict
     app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
-    app.config['SQLALCHEMY_BINDS'] = {'autocommit': {'url': url, 'isolation_level': 'AUTOCOMMIT', **options}}
+    alone = {'url': url, 'isolation_level': 'AUTOCOMMIT', **options}
+    app.config['SQLALCHEMY_BINDS'] = {'autocommit': alone, 'lists': dict(alone)}
 
 
 def init_app(app):
@@ -144,7 +146,7 @@ def init_app(app):
         for name, engine in app.extensions['sqlalchemy'].engines.items():
             if engine.dialect.name == 'sqlite':
                 event.listen(engine, 'connect', _prepare_sqlite)
-                if name != 'autocommit':
+                if name is None:
                     event.listen(engine, 'begin', _begin_sqlite)
             else:
                 psycopg2.extensions.set_wait_callback(_wait)
@@ -397,7 +399,7 @@ def _leads_nowhere(error, connection, dialect):
 
 
 def stream(statement, parameters, size):
-    """Yield the rows of a select in lists of ``size``, through a server-side cursor.
+    """Yield the rows of a select in lists of ``size``, on PostgreSQL through a server-side cursor.
 
     All are of one moment. The connection, of a pool that no other request uses, is taken when the first list
     is asked for; it is freed after the last one and when the generator is closed. PostgreSQL ends the
@@ -405,11 +407,11 @@ def stream(statement, parameters, size):
 
     :param statement: the select; the same object each time, so that SQLAlchemy compiles it once.
     :param parameters: its bound values by name.
-    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
+    :raises sqlalchemy.exc.SQLAlchemyError: the database is in trouble.
     """
     on_postgresql = _engine().dialect.name == 'postgresql'
-    # A transaction of SQLite's default engine would keep others from writing; a select of its own does not.
-    engine = _engine(None) if on_postgresql else _engine()
+    # A transaction of SQLite's default engine would keep others from writing; a select on its own does not.
+    engine = _engine(None) if on_postgresql else _engine('lists')
     with deadline(REQUEST_SECONDS):
         connection = engine.connect()
     try:

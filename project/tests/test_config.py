@@ -240,9 +240,10 @@ class SettingsTest(ConfigTestCase):
                 self.assert_refused('API_TOKENS 32', 'DevelopmentConfig', API_TOKENS=tokens)
 
     def test_metrics_are_off_unless_asked_for(self):
-        for value, on in (('1', True), ('0', False), ('', False), ('true', False)):
+        for value, on in (('1', True), ('0', False), ('', False)):
             with self.subTest(value=value):
                 self.assertIs(self.app('DevelopmentConfig', METRICS=value).config['METRICS'], on)
+        self.assert_refused('METRICS 0 1', 'DevelopmentConfig', METRICS='true')
 
 
 class GuardTest(base.BaseTestCase):

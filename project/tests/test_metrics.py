@@ -12,7 +12,7 @@ from project.tests.base import BaseTestCase
 class MetricsTest(BaseTestCase):
     def setUp(self):
         super().setUp()
-        self.metered = self.client_of(METRICS=True)
+        self.metered = self.client_of(METRICS='1')
 
     def ask(self, path, method='GET'):
         """An answer, whole: then the request has ended."""

@@ -65,7 +65,7 @@ def steady(text):
 
 
 class DocumentTest(BaseTestCase):
-    settings = {'METRICS': True}
+    settings = {'METRICS': '1'}
 
     def test_paths_and_methods_are_those_of_the_app(self):
         served = {
@@ -95,7 +95,7 @@ class DocumentTest(BaseTestCase):
                 listed = operation['security']
                 answers = {}
                 for protect in ('changes', 'all'):
-                    client = self.client_of(PROTECT=protect, API_TOKENS=TOKEN, METRICS=True)
+                    client = self.client_of(PROTECT=protect, API_TOKENS=TOKEN, METRICS='1')
                     answers[protect] = client.open(re.sub(r'{\w+}', '1', path), method=method).status_code
                 self.assertEqual(answers['changes'] == 401, listed == [{'bearer': []}])
                 self.assertEqual(answers['all'] == 401, {'bearer': []} in listed)
@@ -104,7 +104,7 @@ class DocumentTest(BaseTestCase):
 class ExampleTest(BaseTestCase):
     """Each example stands for a situation, named like it, which is brought about for every operation that lists it."""
 
-    settings = {'METRICS': True, 'API_TOKENS': TOKEN}
+    settings = {'METRICS': '1', 'API_TOKENS': TOKEN}
 
     def store_example_users(self):
         """Store the users of the document's list; it is the state that every example starts from."""
@@ -136,7 +136,7 @@ class ExampleTest(BaseTestCase):
         return example['value']
 
     def ask_guarded(self, tokens, **headers):
-        return self.ask(client=self.client_of(PROTECT='all', API_TOKENS=tokens, METRICS=True), headers=headers)
+        return self.ask(client=self.client_of(PROTECT='all', API_TOKENS=tokens, METRICS='1'), headers=headers)
 
     def ask_without_database(self):
         client = self.client_of(SQLALCHEMY_DATABASE_URI=NO_DATABASE, API_TOKENS=TOKEN)

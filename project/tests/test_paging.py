@@ -284,6 +284,7 @@ class StreamTest(BaseTestCase):
         parts = response.iter_encoded()
         next(parts), next(parts)
         self.assertEqual(sum(engine.pool.checkedout() for engine in db.engines.values()), 1)
+        self.assertEqual(db.engines['autocommit'].pool.checkedout(), 0)  # the requests' own: none of theirs is taken
         response.close()
         self.assertEqual(sum(engine.pool.checkedout() for engine in db.engines.values()), 0)
 
