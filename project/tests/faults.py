@@ -148,7 +148,7 @@ class DatabaseTroubleTest(FaultCase):
         raise AssertionError('the pools do not fill')
 
     def test_stale_connections_cost_no_client_an_error(self):
-        self.serve()
+        self.serve(POOL_SIZE='10')
         self.cluster.add_users(4500)
 
         def terminate():
