@@ -1,0 +1,82 @@
+"""Each query of the service is served by an index, in its order: the databases' planners are asked.
+
+Run by ``python manage.py test plans``, on the database of ``DATABASE_TEST_URL``; it stores 100,000 users.
+"""
+
+from sqlalchemy import text
+
+from project import database, db
+from project.api.models import User
+from project.tests.base import BaseTestCase
+
+COUNT = 100_000
+MOMENT = '2024-03-01T00:00:00.000000Z'
+# Created in no order, so that the table itself is no help.
+FILL = {
+    'postgresql': """
+        INSERT INTO users (username, email, active, created_at)
+        SELECT 'user' || n % 20, 'user' || n || '@example.com', n % 1000 = 0,
+               timestamptz '2024-01-01Z' + (n::bigint * 7919 % :count) * interval '100 seconds'
+        FROM generate_series(1, :count) n
+    """,
+    'sqlite': """
+        WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+        INSERT INTO users (username, email, active, created_at)
+        SELECT 'user' || n % 20, 'user' || n || '@example.com', n % 1000 = 0,
+               strftime('%Y-%m-%dT%H:%M:%S.000000Z', '2024-01-01', (n * 7919 % :count * 100) || ' seconds')
+        FROM numbers
+    """,
+}
+QUERIES = {
+    'one user': (User.by_id(), {'id': 5}),
+    'the first page': (User.newest_first('limit'), {'limit': 51}),
+    'a deep page': (User.newest_first('limit', 'after'), {'limit': 51, 'created_at': MOMENT, 'id': 5}),
+    'an email': (User.newest_first('limit', 'email'), {'limit': 2001, 'email': 'USER5@example.com'}),
+    'a username': (User.newest_first('limit', 'username'), {'limit': 51, 'username': 'user5'}),
+    'active users': (User.newest_first('limit', 'active'), {'limit': 51, 'active': True}),
+    'the rest of the list': (User.newest_first('after'), {'created_at': '2099-01-01T00:00:00.000000Z', 'id': 5}),
+}
+
+
+class PlanTest(BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.dialect = db.engine.dialect.name
+        with db.engine.begin() as connection:
+            connection.execute(text(FILL[self.dialect]), {'count': COUNT})
+            connection.execute(text('ANALYZE'))
+
+    def plan(self, statement, values, streamed):
+        """What the planner says that it would do."""
+        sql, constants = database._compile(statement, database._engine().dialect)
+        with db.engine.begin() as connection:
+            if self.dialect == 'sqlite':
+                rows = connection.exec_driver_sql(f'EXPLAIN QUERY PLAN {sql}', constants | values).all()
+                return '\n'.join(row[3] for row in rows)
+            if streamed:
+                connection.execute(database._STREAM_SETTINGS)
+                sql = f'DECLARE plan CURSOR FOR {sql}'
+            return '\n'.join(connection.exec_driver_sql(f'EXPLAIN {sql}', constants | values).scalars())
+
+    def test_every_query_goes_along_an_index(self):
+        for name, (statement, values) in QUERIES.items():
+            with self.subTest(query=name):
+                plan = self.plan(statement, values, streamed='limit' not in values and 'created_at' in values)
+                if self.dialect == 'sqlite':
+                    self.assertRegex(plan, 'USING (INTEGER PRIMARY KEY|(COVERING )?INDEX)')
+                    self.assertNotIn('TEMP B-TREE', plan)
+                else:
+                    self.assertIn('Index Scan', plan)
+                    self.assertNotIn('Seq Scan', plan)
+                    # Of the one user of an address the order is no work.
+                    self.assertTrue('Sort' not in plan or name == 'an email', plan)
+
+    def test_planner_would_sort_without_the_index(self):
+        with db.engine.begin() as connection:
+            connection.execute(text('DROP INDEX users_created_at_id_idx'))
+        try:
+            plan = self.plan(*QUERIES['the first page'], streamed=False)
+            self.assertRegex(plan, 'Sort|TEMP B-TREE')
+        finally:
+            index = next(index for index in User.__table__.indexes if index.name == 'users_created_at_id_idx')
+            index.create(db.engine)
