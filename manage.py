@@ -244,6 +244,9 @@ def run_tests(names):
     """Run test modules by name, or all that start with ``test_``."""
     loader = unittest.TestLoader()
     if names:
+        for name in names:
+            if not (ROOT / 'project' / 'tests' / f'{name.removesuffix(".py").split(".")[0]}.py').is_file():
+                sys.exit(f'There is no module of tests named {name}.')
         suite = loader.loadTestsFromNames([f'project.tests.{name.removesuffix(".py")}' for name in names])
     else:
         suite = loader.discover(str(ROOT / 'project' / 'tests'), pattern='test_*.py', top_level_dir=str(ROOT))

@@ -55,7 +55,7 @@ class TimeTest(BaseTestCase):
         )
 
     def test_moment_without_a_zone_is_refused(self):
-        db.session.add(User('ann', 'ann@example.com', datetime(2026, 7, 1)))  # noqa: DTZ001
+        db.session.add(User('ann', 'ann@example.com', datetime(2026, 7, 1)))  # noqa: DTZ001, it is to be refused
         with self.assertRaisesRegex(Exception, 'a moment needs a time zone'):
             db.session.commit()
         db.session.rollback()
