@@ -29,15 +29,19 @@ class Worker(GeventWorker):
     """gevent's worker, except for three things.
 
     Told to stop, it does not wait for connections that have no request under way; gunicorn would wait for
-    them as long as for a request: until ``graceful_timeout``. And the head and the body of an answer leave
-    in one packet (TCP_CORK, see tcp(7)); gunicorn writes them one after the other. And a client that stops
-    reading in the middle of a long list loses it, and with it the database connection that it comes from.
+    them as long as for a request: until ``graceful_timeout``. A client that stops reading in the middle of
+    a long list loses it, and with it the database connection that it comes from. And what gunicorn does with a timer and two packets for each request is done
+    by a look at all connections every second and with one.
     """
 
     def __init__(self, *args, **kwargs):
         """Take what gunicorn passes."""
         super().__init__(*args, **kwargs)
         self.idle = {}  # since when each connection has been without a request, on the monotonic clock
+
+    def timeout_ctx(self):
+        """No timer around the reading of a request: notify() looks after those who are silent."""
+        return NO_TIMER
 
     def handle(self, listener, client, addr):
         """Serve a connection."""
@@ -50,33 +54,57 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name, req, sock, addr):
         """Serve a request, the head of which has been read."""
         self.idle[sock] = float('inf')
-        cork(sock, True)
         sock.settimeout(SEND_SECONDS)
+        joining = Joining(sock)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, joining, addr)
         finally:
+            joining.flush()
             sock.settimeout(None)
-            cork(sock, False)
             self.idle[sock] = time.monotonic()
 
     def notify(self):
-        """Tell the master every second that this worker lives; when it stops, take its leave of idle clients."""
+        """Tell the master every second that this worker lives, and take leave of clients who were idle for too long."""
         super().notify()
-        if self.alive:
-            return
+        least = self.cfg.keepalive if self.alive else IDLE_SECONDS
         for client, since in list(self.idle.items()):
-            if time.monotonic() - since >= IDLE_SECONDS:
+            if time.monotonic() - since >= least:
                 # The reader finds the end after what has been received, so a request that came meanwhile is
                 # still served. With gevent's own shutdown() it would find an error.
                 with contextlib.suppress(OSError):
                     client._sock.shutdown(socket.SHUT_RD)
 
 
-def cork(sock, on):
-    """Hold back what is written to a socket until a packet is full, or let it go; Linux only, TCP only."""
-    if hasattr(socket, 'TCP_CORK') and sock.family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):  # the client is gone
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+NO_TIMER = contextlib.nullcontext()
+
+
+class Joining:
+    """A client's socket that sends the head of an answer, which comes first, together with the start of its body.
+
+    :param sock: the socket.
+    """
+
+    def __init__(self, sock):
+        self._sock = sock
+        self._head = None  # b'' when it has been sent
+
+    def sendall(self, data):
+        """Send ``data``, or keep it when it is the head."""
+        if self._head is None:
+            self._head = data
+            return
+        head, self._head = self._head, b''
+        self._sock.sendall(head + data if head else data)
+
+    def flush(self):
+        """Send a head that no body follows."""
+        if self._head:
+            with contextlib.suppress(OSError):  # the client is gone
+                self.sendall(b'')
+
+    def __getattr__(self, name):
+        """What else a socket does."""
+        return getattr(self._sock, name)
 
 
 # One process of gevent's serves thousands of slow or idle clients, each in a greenlet of its own.

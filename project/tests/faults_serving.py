@@ -18,6 +18,7 @@ from project.tests.processes import HOST, SLACK_SECONDS, FaultCase, Load, measur
 
 MANY = 60_000  # users: their list is more than the kernel takes for a client that doesn't read
 POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n'
+PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n'
 GARBAGE = (
     b'\x00' * 100,
     b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03',
@@ -71,7 +72,7 @@ class ServingTest(FaultCase):
         for _ in range(2000):
             self.open()
         for number in range(50):
-            half = self.open(b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n' if number % 2 else b'GET /pi')
+            half = self.open(PING if number % 2 else b'GET /pi')
             half.shutdown(socket.SHUT_WR)
             self.open(GARBAGE[number % len(GARBAGE)])
         stop = threading.Event()
@@ -89,7 +90,7 @@ class ServingTest(FaultCase):
             stop.set()
             thread.join()
         # Those that closed their half have their answer, or the end of the connection, and nobody is mistaken.
-        half = self.open(b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n')
+        half = self.open(PING)
         half.shutdown(socket.SHUT_WR)
         self.assertTrue(read_all(half).startswith(b'HTTP/1.1 200'))
         for garbage in GARBAGE:
@@ -102,6 +103,25 @@ class ServingTest(FaultCase):
         for sock, _ in heads + bodies:
             sock.setblocking(False)
             self.assertRaises(BlockingIOError, sock.recv, 1)  # neither an answer nor the end
+
+    def test_client_that_is_silent_for_too_long_is_left(self):
+        self.serve(config='keepalive = 2')
+        active, silent, slow = self.open(), self.open(), self.open(b'GET /ping HTTP/1.1\r\nX-Slow: ')
+        since = time.monotonic()
+        silent.sendall(PING)
+        for _ in range(4):
+            active.sendall(PING)
+            self.assertTrue(active.recv(65536).startswith(b'HTTP/1.1 200'))
+            slow.sendall(b'x')
+            time.sleep(0.5)
+        self.assertTrue(read_all(silent).startswith(b'HTTP/1.1 200'))
+        self.assertEqual(b'', read_all(slow))
+        took = time.monotonic() - since
+        measured('a client who is silent for 2 s has been left', took)
+        self.assertLess(took, 5)
+        self.assertGreater(took, 2)
+        active.sendall(PING)
+        self.assertTrue(active.recv(65536).startswith(b'HTTP/1.1 200'))
 
     def ask_for_list(self):
         """A client that asks for all users and reads no more than the first bytes."""
@@ -191,7 +211,7 @@ class ServingTest(FaultCase):
     def test_term_drops_no_request_and_does_not_wait_for_idle_clients(self):
         self.serve(POOL_SIZE='10')  # either worker may get all requests that wait
         for _ in range(50):
-            self.open(b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n')
+            self.open(PING)
         with contextlib.ExitStack() as running:
             with self.cluster.locked('ACCESS EXCLUSIVE'):
                 waiting = self.ask_slowly(8)
