@@ -17,6 +17,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 
+import gevent
 import orjson
 from gunicorn import glogging, util
 from gunicorn.workers.ggevent import GeventWorker
@@ -26,11 +27,12 @@ IDLE_SECONDS = 1.0  # how long a connection has no request under way before it m
 
 
 class Worker(GeventWorker):
-    """gevent's worker, except for three things.
+    """gevent's worker, except for four things.
 
     Told to stop, it does not wait for connections that have no request under way; gunicorn would wait for
     them as long as for a request: until ``graceful_timeout``. A client that stops reading in the middle of
-    a long list loses it, and with it the database connection that it comes from. And what gunicorn does with a timer and two packets for each request is done
+    a long list loses it, and with it the database connection that it comes from. No client is served again
+    and again while others wait. And what gunicorn does with a timer and two packets for each request is done
     by a look at all connections every second and with one.
     """
 
@@ -62,6 +64,8 @@ class Worker(GeventWorker):
             joining.flush()
             sock.settimeout(None)
             self.idle[sock] = time.monotonic()
+        # A client quick enough to have its next request here already would be served before all others.
+        gevent.sleep(0)
 
     def notify(self):
         """Tell the master every second that this worker lives, and take leave of clients who were idle for too long."""

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -122,6 +123,20 @@ class ServingTest(FaultCase):
         self.assertGreater(took, 2)
         active.sendall(PING)
         self.assertTrue(active.recv(65536).startswith(b'HTTP/1.1 200'))
+
+    def test_client_that_asks_without_pause_keeps_nobody_waiting(self):
+        self.serve(WEB_CONCURRENCY='1')
+        first, greedy, last = (self.open(PING) for _ in range(3))
+        for sock in (first, greedy, last):
+            sock.recv(65536)
+        (worker,) = self.service.workers()
+        os.kill(worker, signal.SIGSTOP)  # so that it finds all at once; who is first is the kernel's to say
+        for sock, names in ((first, ['first']), (greedy, [f'greedy{n}' for n in range(50)]), (last, ['last'])):
+            sock.sendall(b''.join(PING[:-2] + f'X-Request-ID: {name}\r\n\r\n'.encode() for name in names))
+        os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: '"greedy49"' in self.service.log(), 10, 'all are answered')
+        served = re.findall('"request_id":"(greedy[0-9]+|first|last)"', self.service.log())
+        self.assertLess(max(served.index('first'), served.index('last')), 5)
 
     def ask_for_list(self):
         """A client that asks for all users and reads no more than the first bytes."""
