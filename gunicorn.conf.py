@@ -5,6 +5,7 @@ patched by gevent, and what is imported earlier than that stays unpatched.
 """
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -14,12 +15,12 @@ import socket
 import sys
 import tempfile
 import time
-import uuid
 from datetime import UTC, datetime
 
 import gevent
 import orjson
 from gunicorn import glogging, util
+from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 SEND_SECONDS = 60.0  # how long a client may take for a part of an answer, or be silent in the middle of a body
@@ -129,6 +130,11 @@ if not max_requests.isdecimal():
     sys.exit('MAX_REQUESTS must be a whole number.')
 max_requests = int(max_requests)
 max_requests_jitter = max_requests // 10
+# Whom to believe about what is in front of the service is PROXY_HOPS' to say, see project/headers.py.
+# gunicorn itself believes everybody, but there is nothing that it would believe; so it need not compare addresses.
+forwarded_allow_ips = '*'
+forwarder_headers = ''
+secure_scheme_headers = {}
 # Bytes, and header lines.
 limit_request_line = 4094
 limit_request_field_size = 8190
@@ -167,7 +173,7 @@ class Logger(glogging.Logger):
 
         A line made by the logging package costs five times as much as all of this.
         """
-        if not self.error_log.isEnabledFor(logging.INFO):
+        if self.error_log.level > logging.INFO:
             return
         line = {
             'time': datetime.now(UTC),
@@ -206,7 +212,7 @@ def write_error(sock, status_int, reason, mesg):
         'Referrer-Policy: no-referrer',
         'X-Content-Type-Options: nosniff',
         'X-Frame-Options: DENY',
-        f'X-Request-ID: {uuid.uuid4().hex}',
+        f'X-Request-ID: {os.urandom(16).hex()}',
         '\r\n',
     )
     util.write_nonblock(sock, '\r\n'.join(head).encode('latin1') + body)
@@ -222,7 +228,12 @@ def on_starting(server):
 
 
 def post_worker_init(worker):
-    """Keep the garbage collector from looking again and again through what was loaded to stay."""
+    """Keep what gunicorn would work out anew for each request, and the garbage collector from what is there to stay."""
+    # A setting takes it two calls of functions, and a request twenty settings. In a worker none of them changes.
+    vars(worker.cfg).update({name: setting.get() for name, setting in worker.cfg.settings.items()})
+    wsgi.WSGIErrorsWrapper = functools.cache(wsgi.WSGIErrorsWrapper)
+    date = functools.lru_cache(1)(util.http_date)
+    util.http_date = lambda: date(int(time.time()))
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
