@@ -7,6 +7,9 @@ from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
+from project.headers import ALLOWED_HEADERS, PREFLIGHT_SECONDS
+from project.json_provider import JSONResponse, OrjsonProvider
+
 __version__ = '1.0.0'
 
 db = SQLAlchemy()
@@ -24,6 +27,26 @@ class NoSession(SessionInterface):
 EMPTY_SESSION = NullSession()
 
 
+class Service(Flask):
+    """Flask as this service uses it: JSON, no cookies, no ``async`` views."""
+
+    json_provider_class = OrjsonProvider
+    response_class = JSONResponse
+    session_interface = NoSession()
+
+    def ensure_sync(self, func):
+        """``func`` as it is; Flask would look at each function that a request goes through whether it is ``async``."""
+        return func
+
+    def make_default_options_response(self):
+        """The answer to OPTIONS: a preflight of CORS (the fetch standard) is told the methods that the route has."""
+        response = super().make_default_options_response()
+        response.headers['Access-Control-Allow-Methods'] = response.headers['Allow']
+        response.headers['Access-Control-Allow-Headers'] = ALLOWED_HEADERS
+        response.headers['Access-Control-Max-Age'] = PREFLIGHT_SECONDS
+        return response
+
+
 def create_app(settings=None):
     """Make the Flask app.
 
@@ -32,19 +55,16 @@ def create_app(settings=None):
     :raises project.config.SettingsError: a setting is missing or wrong.
     """
     # These modules import db from this one.
-    from project import config, database, errors, headers, json_provider, observability
+    from project import config, database, errors, headers, observability
     from project.api import auth
     from project.api.system import system_blueprint
     from project.api.views import users_blueprint
 
-    app = Flask(__name__, static_folder=None)
+    app = Service(__name__, static_folder=None)
     app.config.from_object(settings or config.default_settings())
     config.init_app(app)
-    app.json = json_provider.OrjsonProvider(app)
-    app.response_class = json_provider.JSONResponse
     # 'docs//x' is an unknown path, not a redirect that answers HTML; slashes at the start the servers drop.
     app.url_map.merge_slashes = False
-    app.session_interface = NoSession()
     database.configure(app)
     db.init_app(app)
     migrate.init_app(app, db)

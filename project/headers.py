@@ -33,15 +33,6 @@ def init_app(app):
     if hops := app.config['PROXY_HOPS']:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
 
-    @app.after_request
-    def allow_methods(response):
-        if request.method == 'OPTIONS' and 'Allow' in response.headers:
-            # A preflight (the fetch standard, "CORS-preflight request"): the methods that the route has.
-            response.headers['Access-Control-Allow-Methods'] = response.headers['Allow']
-            response.headers['Access-Control-Allow-Headers'] = ALLOWED_HEADERS
-            response.headers['Access-Control-Max-Age'] = PREFLIGHT_SECONDS
-        return response
-
 
 class Headers:
     """Middleware that adds the headers.
@@ -59,7 +50,8 @@ class Headers:
         """Serve a request."""
 
         def start(status, headers, exc_info=None):
-            environ[ROUTE_KEY] = request.url_rule and request.url_rule.rule
+            rule = request.url_rule
+            environ[ROUTE_KEY] = rule and rule.rule
             names = {name for name, _ in headers}
             headers += [header for header in DEFAULT if header[0] not in names]
             headers += self._constant

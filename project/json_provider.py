@@ -24,4 +24,5 @@ class OrjsonProvider(JSONProvider):
 
     def response(self, *args, **kwargs):
         """The answer with the JSON of ``args`` or ``kwargs``."""
-        return self._app.response_class(orjson.dumps(self._prepare_response_obj(args, kwargs)))
+        body = orjson.dumps(self._prepare_response_obj(args, kwargs))
+        return self._app.response_class(body, content_type='application/json')
