@@ -3,11 +3,14 @@
 import re
 import unicodedata
 from datetime import datetime
+from functools import cache
 from typing import Annotated
 
+import orjson
 from email_validator import EmailNotValidError, validate_email
 from flask import current_app
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
@@ -192,7 +195,7 @@ def _limit(value):
 
 def _position(value):
     try:
-        created_at, user_id = _cursors().loads(value)
+        created_at, user_id = orjson.loads(base64_decode(_signer(current_app.secret_key).unsign(value)))
     except (BadData, ValueError, TypeError):
         raise _wrong('must be the cursor of a page before') from None
     return created_at, user_id
@@ -228,6 +231,9 @@ class UsersQuery(BaseModel):
     active: Annotated[str, AfterValidator(_boolean)] = None
 
 
+PARAMETERS = tuple(UsersQuery.model_fields)
+
+
 def query(request):
     """The query string of a request to list users, checked; parameters that it doesn't know are ignored.
 
@@ -238,7 +244,8 @@ def query(request):
     """
     if not request.query_string:
         return {}
-    sent = {name: request.args.getlist(name) for name in UsersQuery.model_fields if name in request.args}
+    args = request.args
+    sent = {name: args.getlist(name) for name in PARAMETERS if name in args}
     errors = {name: 'must be given once' for name, values in sent.items() if len(values) > 1}
     try:
         found = UsersQuery.model_validate({name: values[0] for name, values in sent.items()})
@@ -254,8 +261,10 @@ def cursor(user):
 
     :param user: the last user of a page, as a dict.
     """
-    return _cursors().dumps([user['created_at'], user['id']])
+    position = base64_encode(orjson.dumps([user['created_at'], user['id']]))
+    return _signer(current_app.secret_key).sign(position).decode()
 
 
-def _cursors():
-    return URLSafeSerializer(current_app.secret_key, salt='users-after')
+@cache
+def _signer(key):
+    return Signer(key, salt='users-after')
