@@ -1,9 +1,9 @@
 """Request ids, and where the app's log lines go."""
 
 import logging
+import os
 import re
 import sys
-import uuid
 
 from flask import has_request_context, request
 
@@ -34,7 +34,7 @@ def request_id(environ):
     """
     if ID_KEY not in environ:
         sent = environ.get('HTTP_X_REQUEST_ID', '')
-        environ[ID_KEY] = sent if SANE_ID.fullmatch(sent) else uuid.uuid4().hex
+        environ[ID_KEY] = sent if SANE_ID.fullmatch(sent) else os.urandom(16).hex()
     return environ[ID_KEY]
 
 

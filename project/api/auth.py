@@ -2,7 +2,7 @@
 
 import hmac
 
-from flask import abort, current_app, request
+from flask import abort, request
 from werkzeug.exceptions import Unauthorized
 
 GUARDED = {
@@ -19,17 +19,19 @@ CHALLENGE = 'Bearer realm="users"'
 
 def init_app(app):
     """Ask for a token before every guarded request of ``app``."""
-    app.before_request(require_token)
+    guarded = GUARDED[app.config['PROTECT']]
+
+    @app.before_request
+    def require_token():
+        if request.method in guarded and request.endpoint not in (None, *PUBLIC):
+            check_token(app.config['API_TOKENS'])
 
 
-def require_token():
-    """Let the request pass if it needs no token or has a right one.
+def check_token(tokens):
+    """Let the request pass if it has one of ``tokens``.
 
-    :raises Forbidden: it needs one and the service has none. :raises Unauthorized: it has none, or a wrong one.
+    :raises Forbidden: there are none. :raises Unauthorized: the request has none, or a wrong one.
     """
-    if request.method not in GUARDED[current_app.config['PROTECT']] or request.endpoint in (None, *PUBLIC):
-        return
-    tokens = current_app.config['API_TOKENS']
     if not tokens:
         abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
     scheme, _, token = request.headers.get('Authorization', '').partition(' ')
