@@ -6,7 +6,6 @@ nothing. Lists of the whole table have connections of their own, so that their s
 else: those of the default engine on PostgreSQL, whose cursors need a transaction, of ``lists`` on SQLite.
 """
 
-import contextlib
 import math
 import select
 import socket
@@ -20,12 +19,14 @@ from functools import cache
 
 import psycopg2
 import psycopg2.extensions
+import sqlalchemy.util.queue
 from flask import current_app
 from sqlalchemy import DateTime, String, event, text
 from sqlalchemy.dialects.sqlite import DATETIME
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
@@ -102,7 +103,8 @@ class rfc3339(FunctionElement):  # noqa: N801, since SQL functions have lower-ca
 @compiles(rfc3339, 'postgresql')
 def _rfc3339_postgresql(element, compiler, **kw):
     column = compiler.process(element.clauses, **kw)
-    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+    # AT TIME ZONE spelt with its types: PostgreSQL need not look for the function that fits.
+    return f"""to_char(timezone('UTC'::text, {column}), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)"""
 
 
 @compiles(rfc3339, 'sqlite')
@@ -120,6 +122,7 @@ def configure(app):
     """
     url = app.config['SQLALCHEMY_DATABASE_URI']
     options = {
+        'poolclass': _Pool,
         'pool_size': app.config['POOL_SIZE'],
         'max_overflow': app.config['POOL_OVERFLOW'],
         'pool_timeout': POOL_SECONDS,
@@ -132,7 +135,8 @@ def configure(app):
     else:
         options['paramstyle'] = 'named'  # as with PostgreSQL a statement's values are a dict
     app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
-    alone = {'url': url, 'isolation_level': 'AUTOCOMMIT', **options}
+    # Without transactions a connection that comes back has none to roll back.
+    alone = {'url': url, 'isolation_level': 'AUTOCOMMIT', 'pool_reset_on_return': None, **options}
     app.config['SQLALCHEMY_BINDS'] = {'autocommit': alone, 'lists': dict(alone)}
 
 
@@ -143,14 +147,15 @@ def init_app(app):
     """
     app.extensions['breaker'] = Breaker()
     with app.app_context():
-        for name, engine in app.extensions['sqlalchemy'].engines.items():
-            if engine.dialect.name == 'sqlite':
-                event.listen(engine, 'connect', _prepare_sqlite)
-                if name is None:
-                    event.listen(engine, 'begin', _begin_sqlite)
-            else:
-                psycopg2.extensions.set_wait_callback(_wait)
-                event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(kw))
+        app.extensions['engines'] = app.extensions['sqlalchemy'].engines
+    for name, engine in app.extensions['engines'].items():
+        if engine.dialect.name == 'sqlite':
+            event.listen(engine, 'connect', _prepare_sqlite)
+            if name is None:
+                event.listen(engine, 'begin', _begin_sqlite)
+        else:
+            psycopg2.extensions.set_wait_callback(_wait)
+            event.listen(engine, 'do_connect', lambda _dialect, _record, _args, kw: _connect(kw))
 
 
 def _prepare_sqlite(connection, record):
@@ -171,19 +176,63 @@ def _begin_sqlite(connection):
 
 if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_patched('select'):
     # gunicorn's gevent worker has patched the process before it loads the app.
+    from gevent import get_hub
+    from gevent.hub import Waiter
     from gevent.monkey import get_original
-    from gevent.socket import wait_read, wait_write
+    from gevent.queue import Empty, Full, LifoQueue
 
     _poll = get_original('select', 'poll')  # to look without letting others run
+    _readers = {}  # by file descriptor: to make one, and the kernel know of it, takes longer than the wait
 
     def _await_socket(fd, readable, seconds):
+        loop = get_hub().loop
+        reader = _readers.get(fd) if readable else None
+        if reader is None:
+            reader = loop.io(fd, 1 if readable else 2)
+            if readable:
+                _readers[fd] = reader
+            else:
+                _readers.pop(fd, None)  # of a connection before: one that is being made is written to first
+        waiter = Waiter()
+        timer = None if seconds is None else loop.timer(seconds)
         try:
-            (wait_read if readable else wait_write)(fd, timeout=seconds)
-        except TimeoutError:
-            return False
-        return True
+            reader.start(waiter.switch, True)
+            if timer:
+                timer.start(waiter.switch, False)
+            return waiter.get()
+        finally:
+            reader.stop()
+            if timer:
+                timer.close()
+
+    class _Queue(LifoQueue):
+        """Where SQLAlchemy's pool keeps its idle connections: gevent's queue.
+
+        SQLAlchemy's own is for threads, which interrupt each other: it takes four locks for each connection,
+        and gevent's locks are slow.
+        """
+
+        def __init__(self, maxsize=0, use_lifo=True):
+            super().__init__(maxsize)
+
+        def get(self, block=True, timeout=None):
+            try:
+                return super().get(block, timeout)
+            except Empty:
+                raise sqlalchemy.util.queue.Empty from None
+
+        def put(self, item, block=True, timeout=None):
+            try:
+                super().put(item, block, timeout)
+            except Full:
+                raise sqlalchemy.util.queue.Full from None
+
+    class _Pool(QueuePool):
+        _queue_class = _Queue
+
 else:
     _poll = select.poll
+    _Pool = QueuePool
 
     def _await_socket(fd, readable, seconds):
         poll = _poll()
@@ -202,25 +251,28 @@ def _wait(connection):
     end = None
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         now = time.monotonic()
-        if end is None:
-            end = min(now + CALL_SECONDS, _end.get()) if _end.get() < math.inf else math.inf
+        if end is None and (end := _end.get()) < math.inf:
+            end = min(end, now + CALL_SECONDS)
         seconds = end - now if end < math.inf else None
         if end <= now or not _await_socket(connection.fileno(), state == psycopg2.extensions.POLL_READ, seconds):
             raise DeadlineError('the database did not answer in time')
 
 
-@contextlib.contextmanager
-def deadline(seconds):
+class deadline:  # noqa: N801, since it is used as a function
     """Let the database calls within the block take at most ``seconds`` together, and ``CALL_SECONDS`` each.
 
     :param seconds: a float; the call that goes on for longer raises :class:`DeadlineError`. Waiting for a
         connection of the pool counts, but is not cut short: it ends after ``POOL_SECONDS``.
     """
-    token = _end.set(min(_end.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _end.reset(token)
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+
+    def __enter__(self):
+        self._token = _end.set(min(_end.get(), time.monotonic() + self._seconds))
+
+    def __exit__(self, *error):
+        _end.reset(self._token)
 
 
 class Breaker:
@@ -317,10 +369,12 @@ def read(statement, parameters=None):
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble.
     """
-    with current_app.extensions['breaker'], deadline(REQUEST_SECONDS):
+    extensions = current_app.extensions
+    engine = extensions['engines']['autocommit']
+    with extensions['breaker'], deadline(REQUEST_SECONDS):
         for last_try in (False, True):
             try:
-                return _run(statement, parameters)
+                return _run(engine, statement, parameters)
             except DBAPIError as error:
                 if last_try or isinstance(error.orig, DeadlineError):
                     raise
@@ -345,19 +399,18 @@ def write(statement, parameters=None):
             read(_ONE)
         for last_try in (False, False, True):
             try:
-                return _run(statement, parameters)
+                return _run(_engine('autocommit'), statement, parameters)
             except DBAPIError as error:
                 if last_try or not _rolled_back(error):
                     raise
 
 
-def _run(statement, parameters):
+def _run(engine, statement, parameters):
     """Run a statement by the driver: SQLAlchemy's SQL, pool and errors, without its transactions and results.
 
     Those would take longer than the rest of the call. So values go in and come out as the driver has them;
     the statements of ``User`` are made for that.
     """
-    engine = _engine()
     sql, constants = _compile(statement, engine.dialect)
     errors, connection = engine.dialect.loaded_dbapi.Error, None
     try:
@@ -409,7 +462,7 @@ def stream(statement, parameters, size):
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError: the database is in trouble.
     """
-    on_postgresql = _engine().dialect.name == 'postgresql'
+    on_postgresql = _engine(None).dialect.name == 'postgresql'
     # A transaction of SQLite's default engine would keep others from writing; a select on its own does not.
     engine = _engine(None) if on_postgresql else _engine('lists')
     with deadline(REQUEST_SECONDS):
@@ -455,16 +508,17 @@ def round_trip(seconds):
 _ONE = text('SELECT 1')
 
 
-def _engine(name='autocommit'):
-    return current_app.extensions['sqlalchemy'].engines[name]
+def _engine(name):
+    return current_app.extensions['engines'][name]
 
 
 def _died(connection):
     """Whether the server has closed this idle connection: then its socket has something to read."""
-    if not hasattr(connection, 'fileno'):
+    driver = connection.dbapi_connection
+    if not hasattr(driver, 'fileno'):
         return False  # SQLite's
     poll = _poll()
-    poll.register(connection.fileno(), select.POLLIN)
+    poll.register(driver.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -12,6 +12,7 @@ from project import database
 from project.api import validation
 from project.api.models import MAX_ID, User
 
+ID = re.compile('[0-9]{1,19}')
 CHUNK = 2000  # users that are in memory at once while the whole table is answered
 
 users_blueprint = Blueprint('users', __name__)
@@ -31,9 +32,9 @@ def get_single_user(user_id):
     """One user."""
     user = find_user(user_id)
     tag = etag(user)
-    if 'If-None-Match' in request.headers and request.if_none_match.contains_weak(tag.strip('"')):
+    if 'HTTP_IF_NONE_MATCH' in request.environ and request.if_none_match.contains_weak(tag.strip('"')):
         return '', 304, {'ETag': tag}
-    return {'status': 'success', 'data': user}, 200, {'ETag': tag}
+    return {'status': 'success', 'data': user}, {'ETag': tag}
 
 
 @users_blueprint.get('/users')
@@ -54,7 +55,7 @@ def get_all_users():
         return stream_users(users, filters, values)
     following = next_url(users[-1])
     body = {'status': 'success', 'data': {'users': users, 'next': following}}
-    return body, 200, {'Link': f'<{following}>; rel="next"'}
+    return body, {'Link': f'<{following}>; rel="next"'}
 
 
 @users_blueprint.patch('/users/<user_id>')
@@ -66,7 +67,7 @@ def change_user(user_id):
         if changes:
             values = {f'new_{name}': value for name, value in changes.items()}
             user = write_user(User.changing(*changes, unchanged=unchanged), values | bound_to(user))
-    return {'status': 'success', 'data': user}, 200, {'ETag': etag(user)}
+    return {'status': 'success', 'data': user}, {'ETag': etag(user)}
 
 
 @users_blueprint.delete('/users/<user_id>')
@@ -81,7 +82,7 @@ def remove_user(user_id):
 def find_user(user_id):
     """The user with the id in the path, as a dict; 404 when there is none."""
     rows = ()
-    if re.fullmatch('[0-9]{1,19}', user_id) and int(user_id) <= MAX_ID:
+    if ID.fullmatch(user_id) and int(user_id) <= MAX_ID:
         rows = database.read(User.by_id(), {'id': int(user_id)})
     return User.to_dicts(rows)[0] if rows else abort(404, 'User does not exist')
 
@@ -130,7 +131,7 @@ def etag(user):
 def next_url(user):
     """The URL of this request for the page that follows ``user``."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name != 'after']
-    return f'{request.script_root}{request.path}?{urlencode([*kept, ("after", validation.cursor(user))])}'
+    return f'{request.script_root}{request.path}?{urlencode(kept)}&after={validation.cursor(user)}'
 
 
 def stream_users(users, filters, values):

@@ -48,7 +48,7 @@ class PlanTest(BaseTestCase):
 
     def plan(self, statement, values, streamed):
         """What the planner says that it would do."""
-        sql, constants = database._compile(statement, database._engine().dialect)
+        sql, constants = database._compile(statement, db.engine.dialect)
         with db.engine.begin() as connection:
             if self.dialect == 'sqlite':
                 rows = connection.exec_driver_sql(f'EXPLAIN QUERY PLAN {sql}', constants | values).all()

@@ -99,7 +99,7 @@ class TimeTest(BaseTestCase):
         self.assertEqual(str(moment.compile(dialect=sqlite.dialect())), 'users.created_at')
         self.assertEqual(
             str(moment.compile(dialect=postgresql.dialect())),
-            """to_char(users.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
+            """to_char(timezone('UTC'::text, users.created_at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)""",
         )
         for dialect in (sqlite.dialect(), postgresql.dialect()):
             self.assertIsNotNone(
@@ -211,7 +211,7 @@ class TroubleTest(BaseTestCase):
         """Let the statements run on these connections, one after the other, which are mocks."""
         engine = mock.Mock(**{'raw_connection.side_effect': connections})
         engine.dialect = psycopg2_dialect.dialect(dbapi=psycopg2)
-        self.enterContext(mock.patch.object(database, '_engine', return_value=engine))
+        self.enterContext(mock.patch.dict(self.app.extensions['engines'], autocommit=engine))
         return engine
 
     def connection(self, error=None):
@@ -219,7 +219,8 @@ class TroubleTest(BaseTestCase):
         here, there = socket.socketpair()
         self.addCleanup(here.close)
         self.addCleanup(there.close)
-        connection = mock.Mock(**{'fileno.return_value': here.fileno(), 'dbapi_connection.closed': 0})
+        driver = {'dbapi_connection.fileno.return_value': here.fileno(), 'dbapi_connection.closed': 0}
+        connection = mock.Mock(**driver)
         connection.cursor.return_value.execute.side_effect = error
         connection.cursor.return_value.fetchall.return_value = ['row']
         return connection, there
@@ -440,19 +441,43 @@ class DeadlineTest(unittest.TestCase):
                 database._wait(self.connection(*states))
                 self.assertGreater(wait.call_args.args[2], 1)
 
-    def test_greenlets_wait_as_threads_do(self):
-        import gevent.monkey  # here, since the module under test asks whether it is there
+    def under_gevent(self):
+        """The module as gunicorn's worker loads it."""
+        import gevent.monkey  # here, since the module asks whether it is there
 
         spec = importlib.util.spec_from_file_location('database_under_gevent', database.__file__)
-        under_gevent = importlib.util.module_from_spec(spec)
+        module = importlib.util.module_from_spec(spec)
         with mock.patch('gevent.monkey.is_module_patched', return_value=True):
-            spec.loader.exec_module(under_gevent)
-        self.assertIn('gevent', under_gevent.wait_read.__module__)
+            spec.loader.exec_module(module)
         self.addCleanup(lambda: gevent.get_hub().destroy(destroy_loop=True))
-        for wait in (database._await_socket, under_gevent._await_socket):
-            with self.subTest(wait=wait.__module__):
-                self.assertFalse(wait(self.here.fileno(), True, 0.01))
-                self.assertTrue(wait(self.here.fileno(), False, 60))
-                self.there.send(b'x')
-                self.assertTrue(wait(self.here.fileno(), True, 60))
-                self.here.recv(1)
+        return module
+
+    def test_greenlets_wait_as_threads_do(self):
+        for module in (database, self.under_gevent()):
+            with self.subTest(module=module.__name__):
+                wait = module._await_socket
+                for _ in range(2):
+                    self.assertFalse(wait(self.here.fileno(), True, 0.01))
+                    self.assertTrue(wait(self.here.fileno(), False, 60))
+                    self.there.send(b'x')
+                    self.assertTrue(wait(self.here.fileno(), True, 60))
+                    self.assertTrue(wait(self.here.fileno(), True, None))
+                    self.here.recv(1)
+                    # Another connection gets the same file descriptor.
+                    here, self.there = socket.socketpair()
+                    self.addCleanup(self.there.close)
+                    os.dup2(here.fileno(), self.here.fileno())
+                    here.close()
+
+    def test_greenlets_share_a_pool_as_threads_do(self):
+        for module in (database, self.under_gevent()):
+            with self.subTest(module=module.__name__):
+                pool = module._Pool(mock.Mock, 1, 1, 0.01)
+                first, second = pool.connect(), pool.connect()
+                kept, driver = first.dbapi_connection, second.dbapi_connection
+                self.assertRaises(PoolTimeout, pool.connect)
+                first.close()
+                second.close()  # for which there is no room
+                driver.close.assert_called_once_with()
+                self.assertEqual(pool.checkedin(), 1)
+                self.assertIs(pool.connect().dbapi_connection, kept)
