@@ -94,6 +94,15 @@ class TimeTest(BaseTestCase):
                     self.assertEqual(db.session.scalar(text('SHOW timezone')), zone)
                 self.check_now(client)
 
+    def test_moments_are_answered_with_six_digits_of_a_second(self):
+        for number, fraction in enumerate(('.000000', '.100000', '.120000', '.123400', '.000001', '.123456')):
+            moment = f'2026-07-01T12:00:00{fraction}Z'
+            with self.subTest(moment=moment):
+                user = User('ann', f'{number}@example.com', datetime.fromisoformat(moment))
+                db.session.add(user)
+                db.session.commit()
+                self.assertEqual(self.client.get(f'/users/{user.id}').json['data']['created_at'], moment)
+
     def test_both_databases_write_the_moment_themselves(self):
         moment = database.rfc3339(User.created_at)
         self.assertEqual(str(moment.compile(dialect=sqlite.dialect())), 'users.created_at')
