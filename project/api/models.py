@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from project import db
-from project.database import UTCDateTime, rfc3339, utcnow
+from project.database import UTCDateTime, as_text, rfc3339, utcnow
 
 MAX_ID = 2**63 - 1
 TRUTH = (False, True)
@@ -46,8 +46,8 @@ class User(db.Model):
 
     @classmethod
     def on_the_wire(cls):
-        """The columns of an answer, in its order."""
-        return cls.id, cls.username, cls.email, cls.active, rfc3339(cls.created_at)
+        """The columns of an answer, in its order; :meth:`to_dicts` takes their rows."""
+        return cls.id, cls.username, cls.email, cls.active, as_text(cls.created_at)
 
     # Each statement is made once: SQLAlchemy then compiles it once.
 
@@ -113,9 +113,16 @@ class User(db.Model):
     def to_dicts(rows):
         """Rows of :meth:`on_the_wire` as they are served."""
         # SQLite says 0 and 1 for false and true; indexing takes a third of the time of bool().
+        # A moment that has all its digits, as nearly each has, needs no call of a function.
         return [
-            {'id': id, 'username': username, 'email': email, 'active': TRUTH[active], 'created_at': created_at}
-            for id, username, email, active, created_at in rows
+            {
+                'id': id,
+                'username': username,
+                'email': email,
+                'active': TRUTH[active],
+                'created_at': f'{moment[:10]}T{moment[11:26]}Z' if len(moment) > 25 else rfc3339(moment),
+            }
+            for id, username, email, active, moment in rows
         ]
 
 
