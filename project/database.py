@@ -220,6 +220,8 @@ if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_pat
         and gevent's locks are slow.
         """
 
+        use_lifo = True  # which the pool asks for when it is made again, empty
+
         def __init__(self, maxsize=0, use_lifo=True):
             super().__init__(maxsize)
 
@@ -431,12 +433,12 @@ def _run(engine, statement, parameters):
         return cursor.fetchall()
     except errors as error:
         gone = connection is not None and _leads_nowhere(error, connection, engine.dialect)
-        if gone:
-            connection.invalidate(error)
-        if gone and not (isinstance(error, DeadlineError) and statement.is_dml):
-            # The others of the pool lead nowhere, too: each would cost a request its deadline. But one slow
-            # COMMIT says nothing against them.
-            engine.dispose()
+        if gone and isinstance(error, DeadlineError) and statement.is_dml:
+            connection.invalidate(error)  # one slow COMMIT says nothing against the others of the pool
+        elif gone:
+            # The others lead nowhere, too: each would cost a request its deadline. This is what SQLAlchemy does then:
+            # they are replaced when they are next asked for. After dispose() those in use would stay open.
+            engine.pool._invalidate(connection, error)
         raise DBAPIError.instance(
             sql, None, error, errors, hide_parameters=True, connection_invalidated=gone, dialect=engine.dialect
         ) from error
@@ -521,10 +523,12 @@ def _engine(name):
 
 
 def _died(connection):
-    """Whether the server has closed this idle connection: then its socket has something to read."""
+    """Whether this idle connection is closed: by psycopg2 or by the server; then its socket has something to read."""
     driver = connection.dbapi_connection
     if not hasattr(driver, 'fileno'):
         return False  # SQLite's
+    if driver.closed:
+        return True
     poll = _poll()
     poll.register(driver.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -226,40 +226,46 @@ class TroubleTest(BaseTestCase):
         self.enterContext(mock.patch.dict(self.app.extensions['engines'], autocommit=engine))
         return engine
 
-    def connection(self, error=None):
+    def connection(self):
         """A pooled connection whose server is there; and that server, a socket."""
         here, there = socket.socketpair()
         self.addCleanup(here.close)
         self.addCleanup(there.close)
         driver = {'dbapi_connection.fileno.return_value': here.fileno(), 'dbapi_connection.closed': 0}
         connection = mock.Mock(**driver)
-        connection.cursor.return_value.execute.side_effect = error
         connection.cursor.return_value.fetchall.return_value = ['row']
         return connection, there
 
     def test_connection_that_died_is_replaced_before_it_is_used(self):
-        (dead, server), (alive, _) = self.connection(), self.connection()
+        (dead, server), (closed, _), (alive, _) = (self.connection() for _ in range(3))
         server.close()  # as the server does when it stops
-        self.pool_of(dead, alive)
+        closed.dbapi_connection.closed = 2  # as psycopg2 does when its wait was broken off
+        self.pool_of(dead, closed, alive)
         self.assertEqual(database.write(text('SELECT 1')), ['row'])
-        dead.invalidate.assert_called_once_with()
-        dead.cursor.assert_not_called()
+        for connection in (dead, closed):
+            connection.invalidate.assert_called_once_with()
+            connection.cursor.assert_not_called()
         alive.invalidate.assert_not_called()
         alive.close.assert_called_once_with()
 
     def test_slow_commit_says_nothing_against_other_connections_but_a_slow_read_does(self):
-        for function, statement, disposed in (
+        for function, statement, all_replaced in (
             (database.write, User.adding(), 0),
             (database.read, User.by_id(), 1),
         ):
             with self.subTest(function=function.__name__):
-                connection, _ = self.connection(database.DeadlineError('late'))
-                connection.dbapi_connection.closed = 1
+                connection, _ = self.connection()
+
+                def fail(*args, driver=connection.dbapi_connection):
+                    driver.closed = 1
+                    raise database.DeadlineError('late')
+
+                connection.cursor.return_value.execute.side_effect = fail
                 engine = self.pool_of(connection)
                 with self.assertRaises(OperationalError):
                     function(statement, {})
-                self.assertEqual(connection.invalidate.call_count, 1)
-                self.assertEqual(engine.dispose.call_count, disposed)
+                self.assertEqual(connection.invalidate.call_count, 1 - all_replaced)
+                self.assertEqual(engine.pool._invalidate.call_count, all_replaced)
 
     def test_stream_of_postgresql_is_one_cursor_that_starts_at_once(self):
         for taken in (2, 1):
@@ -493,3 +499,4 @@ class DeadlineTest(unittest.TestCase):
                 driver.close.assert_called_once_with()
                 self.assertEqual(pool.checkedin(), 1)
                 self.assertIs(pool.connect().dbapi_connection, kept)
+                self.assertIsNot(pool.recreate().connect().dbapi_connection, kept)
