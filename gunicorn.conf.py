@@ -19,15 +19,16 @@ from datetime import UTC, datetime
 
 import gevent
 import orjson
+from gevent.server import StreamServer
 from gunicorn import glogging, util
 from gunicorn.http import wsgi
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers import ggevent
 
 SEND_SECONDS = 60.0  # how long a client may take for a part of an answer, or be silent in the middle of a body
 IDLE_SECONDS = 1.0  # how long a connection has no request under way before it may be closed for stopping
 
 
-class Worker(GeventWorker):
+class Worker(ggevent.GeventWorker):
     """gevent's worker, except for four things.
 
     Told to stop, it does not wait for connections that have no request under way; gunicorn would wait for
@@ -50,7 +51,8 @@ class Worker(GeventWorker):
         """Serve a connection."""
         self.idle[client] = time.monotonic()
         try:
-            super().handle(listener, client, addr)
+            # The listener is only asked for its name, which it does not know any more once it is closed.
+            super().handle(client, client, addr)
         finally:
             del self.idle[client]
 
@@ -80,6 +82,18 @@ class Worker(GeventWorker):
                     client._sock.shutdown(socket.SHUT_RD)
 
 
+class Server(StreamServer):
+    """gevent's server, except that it turns away nobody who is connected already when it stops to listen."""
+
+    def close(self):
+        """Serve those in the kernel's queue, whom closing would reset with their requests; then stop."""
+        with contextlib.suppress(OSError):
+            while not self.closed and (accepted := self.do_read()):
+                self.do_handle(*accepted)
+        super().close()
+
+
+ggevent.StreamServer = Server
 NO_TIMER = contextlib.nullcontext()
 
 
@@ -99,13 +113,12 @@ class Joining:
             self._head = data
             return
         head, self._head = self._head, b''
-        self._sock.sendall(head + data if head else data)
+        self._sock.sendall(head + data)
 
     def flush(self):
         """Send a head that no body follows."""
         if self._head:
-            with contextlib.suppress(OSError):  # the client is gone
-                self.sendall(b'')
+            self.sendall(b'')
 
     def __getattr__(self, name):
         """What else a socket does."""
@@ -135,6 +148,7 @@ max_requests_jitter = max_requests // 10
 forwarded_allow_ips = '*'
 forwarder_headers = ''
 secure_scheme_headers = {}
+sendfile = False  # it would overtake the head of its answer, see Joining; no answer here is a file of the app's
 # Bytes, and header lines.
 limit_request_line = 4094
 limit_request_field_size = 8190

@@ -138,6 +138,37 @@ class ServingTest(FaultCase):
         served = re.findall('"request_id":"(greedy[0-9]+|first|last)"', self.service.log())
         self.assertLess(max(served.index('first'), served.index('last')), 5)
 
+    def test_client_that_does_not_read_gets_no_answer_into_another(self):
+        self.serve(config='SEND_SECONDS = 2.0')
+        sock = self.open(receive_buffer=4096)
+        sender = threading.Thread(target=send_all, args=(sock, PING.replace(b'GET', b'HEAD') * 20_000))
+        sender.start()
+        wait_until(lambda: self.service.log().count('"HEAD"') > 1000, 10, 'answers are on their way')
+        time.sleep(4)  # the service has waited for the client for long enough
+        answers = read_all(sock)
+        sender.join(SLACK_SECONDS)
+        self.assertNotIn(len(answers.split(b'HTTP/1.1 200 OK\r\n')), (0, 20_001))
+        heads = answers.split(b'HTTP/1.1 200 OK\r\n')[1:-1]  # the last may be cut off
+        self.assertEqual([], [head for head in heads if not head.endswith(b'\r\n\r\n')])
+
+    def test_connections_that_are_lost_are_replaced_and_do_not_pile_up(self):
+        self.serve(POOL_SIZE='2')
+        self.cluster.add_users(2000)
+        of_service = "FROM pg_stat_activity WHERE datname = 'users' AND pid <> pg_backend_pid()"
+        lost = 0
+        with Load(lambda: self.service.get('/users?limit=1000'), 8) as load:
+            end = time.monotonic() + SLACK_SECONDS
+            while lost < 50 and time.monotonic() < end:
+                lost += len(
+                    self.cluster.sql(f"SELECT pg_terminate_backend(pid) {of_service} AND state = 'active' LIMIT 1")
+                )
+                time.sleep(0.02)
+        self.assertEqual(50, lost)
+        self.assertEqual([], load.failures)
+        self.assertLessEqual(set(load.statuses()), {200, 503})
+        self.assertLessEqual(self.cluster.sql(f'SELECT count(*) {of_service}')[0][0], 2 * 2)
+        self.assertNotIn('traceback', self.service.log())
+
     def ask_for_list(self):
         """A client that asks for all users and reads no more than the first bytes."""
         sock = self.open(b'GET /users HTTP/1.1\r\nHost: x\r\n\r\n', receive_buffer=4096)
@@ -253,6 +284,8 @@ class ServingTest(FaultCase):
             # Whoever comes later is refused or, on a connection that was closed meanwhile, hears nothing at all.
             for _, error in load.failures:
                 self.assertIsInstance(error, ConnectionError | http.client.RemoteDisconnected)
+        # Whoever was connected anew has been served.
+        self.assertLessEqual({type(error) for _, error in loads[1].failures}, {ConnectionRefusedError})
 
     def test_hup_drops_no_request(self):
         self.serve(POOL_SIZE='10')  # either worker may get all requests that wait
@@ -295,6 +328,12 @@ class ServingTest(FaultCase):
         self.assertEqual([], [at for at, _ in load.failures if killed + 0.5 < at])
         self.assertEqual({200}, set(load.statuses()))
         wait_until(lambda: len(self.service.workers()) == 2, 10, 'both workers are there')
+
+
+def send_all(sock, data):
+    """Send until the other side does not want any more."""
+    with contextlib.suppress(OSError):
+        sock.sendall(data)
 
 
 def read_all(sock):
