@@ -93,7 +93,7 @@ class Server(StreamServer):
         super().close()
 
 
-ggevent.StreamServer = Server
+ggevent.StreamServer = Server  # the worker takes it from there
 NO_TIMER = contextlib.nullcontext()
 
 

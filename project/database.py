@@ -117,7 +117,7 @@ def rfc3339(text):
 
     :param text: what :class:`as_text` selects. PostgreSQL has a space for the T, no Z, and no zeros at the end.
     """
-    return f'{text[:10]}T{text[11:26]}Z' if len(text) > 25 else f'{text[:10]}T{text[11:19]}.{text[20:]:0<6}Z'
+    return f'{text[:10]}T{text[11:19]}.{text[20:26]:0<6}Z'
 
 
 # --- engines

@@ -113,7 +113,7 @@ class User(db.Model):
     def to_dicts(rows):
         """Rows of :meth:`on_the_wire` as they are served."""
         # SQLite says 0 and 1 for false and true; indexing takes a third of the time of bool().
-        # A moment that has all its digits, as nearly each has, needs no call of a function.
+        # What rfc3339 makes of a moment with all its digits, as nearly each has, is made here: it is quicker.
         return [
             {
                 'id': id,
