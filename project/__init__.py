@@ -2,12 +2,12 @@
 
 import os
 
-from flask import Flask
+from flask import Flask, Response, request
 from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
-from project.headers import ALLOWED_HEADERS, PREFLIGHT_SECONDS
+from project.headers import allow_preflight
 from project.json_provider import JSONResponse, OrjsonProvider
 
 __version__ = '1.0.0'
@@ -38,12 +38,10 @@ class Service(Flask):
         """``func`` as it is; Flask would look at each function that a request goes through whether it is ``async``."""
         return func
 
-    def make_default_options_response(self):
-        """The answer to OPTIONS: a preflight of CORS (the fetch standard) is told the methods that the route has."""
+    def make_default_options_response(self) -> Response:
+        """Return the response to OPTIONS, which allows a CORS preflight (Fetch standard) the methods of the route."""
         response = super().make_default_options_response()
-        response.headers['Access-Control-Allow-Methods'] = response.headers['Allow']
-        response.headers['Access-Control-Allow-Headers'] = ALLOWED_HEADERS
-        response.headers['Access-Control-Max-Age'] = PREFLIGHT_SECONDS
+        allow_preflight(response, request.headers.get('Access-Control-Request-Headers', ''))
         return response
 
 

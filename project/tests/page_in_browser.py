@@ -336,6 +336,28 @@ class AddTests(PageTestCase):
         self.assertEqual([method for method, _ in self.requests].count('POST'), 1)
 
 
+class OtherClientsTests(PageTestCase):
+    def test_script_of_another_origin_may_send_headers_of_its_own(self) -> None:
+        self.open()
+        status, body = self.page.evaluate(
+            """async ([url, headers]) => {
+                const body = JSON.stringify({username: 'zoe', email: 'zoe@example.com'});
+                const response = await fetch(url, {method: 'POST', headers, body});
+                return [response.status, await response.json()];
+            }""",
+            [
+                f'{self.site.service_url}/users',
+                {
+                    'Content-Type': 'application/json',
+                    'X-Requested-With': 'XMLHttpRequest',
+                    'Cache-Control': 'no-cache',
+                    'Access-Control-Allow-Origin': '*',
+                },
+            ],
+        )
+        self.assertEqual((status, body['message']), (201, 'zoe@example.com was added!'))
+
+
 class OutageTests(PageTestCase):
     def setUp(self):
         super().setUp()
