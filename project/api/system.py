@@ -3,12 +3,14 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from flask import Blueprint, abort, current_app, request
+from flask import Blueprint, Response, abort, current_app, request
 
 from project import database
 
 HEALTH_SECONDS = 1.0
 HERE = Path(__file__).parent
+# openapi.yaml describes the default, PROTECT=changes. Under each value, these groups of operations need a token too.
+GUARDED_GROUPS = {'changes': (), 'writes': ('writes',), 'all': ('writes', 'reads')}
 # Swagger UI as its PyPI package brings it. The package's own blueprint would make a page with a script in it.
 SWAGGER_UI = Path(find_spec('flask_swagger_ui').origin).parent / 'dist'
 DOCS_ASSETS = {
@@ -40,36 +42,43 @@ def health():
 
 
 @system_blueprint.get('/openapi.yaml')
-def openapi():
-    """The contract of this service, as OpenAPI 3.1; the media type is that of RFC 9512."""
-    return file_answer(HERE / 'openapi.yaml', 'application/yaml')
+def openapi() -> Response:
+    """Return the OpenAPI document, with the security of each operation as ``PROTECT`` sets it.
+
+    RFC 9512 defines the media type.
+    """
+    document = (HERE / 'openapi.yaml').read_text(encoding='utf-8')
+    for group in GUARDED_GROUPS[current_app.config['PROTECT']]:
+        document = document.replace(f'security: &{group} []', f'security: &{group} [{{bearer: []}}]')
+    return file_response(document.encode(), 'application/yaml')
 
 
 @system_blueprint.get('/docs')
-def docs():
-    """The contract as a page to try requests on. Its links are relative, so that it works behind a proxy's path."""
-    response = file_answer(HERE / 'docs.html', 'text/html')
+def docs() -> Response:
+    """Return the documentation page. Its links are relative, so that it works behind the path prefix of a proxy."""
+    response = file_response((HERE / 'docs.html').read_bytes(), 'text/html')
     response.headers['Content-Security-Policy'] = DOCS_POLICY
     return response
 
 
 @system_blueprint.get('/docs/<name>')
-def docs_asset(name):
-    """A script, style or picture of that page."""
+def docs_asset(name: str) -> Response:
+    """Return the script, style or picture ``name`` of the documentation page."""
     if name not in DOCS_ASSETS:
         abort(404)
-    return file_answer(*DOCS_ASSETS[name])
+    path, mimetype = DOCS_ASSETS[name]
+    return file_response(path.read_bytes(), mimetype)
 
 
-def file_answer(path, mimetype):
-    """The answer with a file: 200, or 304 when the client has this version of it (``If-None-Match``).
+def file_response(content: bytes, mimetype: str) -> Response:
+    """Return the response with a file: 200, or 304 if the client has this version of it (``If-None-Match``).
 
-    The tag is that of the content, and so the same on every instance.
+    The entity tag depends on the content only, so it is the same on every instance.
 
-    :param path: the file's ``Path``.
-    :param mimetype: its media type; for text, without a charset, which is UTF-8.
+    :param content: the content of the file; text is UTF-8.
+    :param mimetype: the media type, without a charset.
     """
-    response = current_app.response_class(path.read_bytes(), mimetype=mimetype)
+    response = current_app.response_class(content, mimetype=mimetype)
     response.cache_control.no_cache = True
     response.add_etag()
     return response.make_conditional(request)

@@ -26,14 +26,20 @@ addEventListener('securitypolicyviolation', event => violated(`${event.violatedD
 class DocsInBrowserTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        cls.service = Service(directory, cls.enterClassContext(scratch_database()), PROTECT='all')
-        cls.addClassCleanup(cls.service.kill)
-        cls.service.start()
+        cls.service = cls.start_service(PROTECT='all')
         cls.site = f'http://{HOST}:{cls.service.port}'
         chromium = cls.enterClassContext(sync_playwright()).chromium
         cls.browser = chromium.launch(executable_path=shutil.which('chromium'), args=CHROMIUM_OPTIONS)
         cls.addClassCleanup(cls.browser.close)
+
+    @classmethod
+    def start_service(cls, **settings: str) -> Service:
+        """Start the service on an empty database. It runs until the tests of this class are done."""
+        directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        service = Service(directory, cls.enterClassContext(scratch_database()), **settings)
+        cls.addClassCleanup(service.kill)
+        service.start()
+        return service
 
     def setUp(self):
         self.page = self.browser.new_page()
@@ -85,6 +91,20 @@ class DocsInBrowserTest(unittest.TestCase):
         expect(self.execute(part)).to_contain_text('204')
         self.assertEqual(self.service.get('/users').body['data']['users'], [])
         self.assert_quiet()
+
+    def test_operations_that_need_a_token_have_a_lock(self) -> None:
+        default = self.start_service()
+        changes = {'changeUser', 'removeUser'}
+        for port, locked in (
+            (default.port, changes),
+            (self.service.port, changes | {'listUsers', 'addUser', 'getUser', 'metrics'}),
+        ):
+            with self.subTest(locked=locked):
+                self.page.goto(f'http://{HOST}:{port}/docs')
+                expect(self.page.locator('.opblock')).to_have_count(11)
+                blocks = self.page.locator('.opblock', has=self.page.locator('.authorization__btn')).all()
+                self.assertEqual({block.get_attribute('id').rpartition('-')[2] for block in blocks}, locked)
+        self.assertEqual(self.troubles, [])
 
     def test_headers_of_an_answer_are_shown(self):
         self.page.goto(f'{self.site}/docs')
