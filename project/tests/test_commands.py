@@ -20,8 +20,11 @@ from unittest import mock
 from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 
-from project import config, db, seed
+from project import config, db
 from project.api.models import User
+from project.bench import BenchError
+from project.commands import waiting
+from project.database import utcnow
 from project.tests.base import ROOT, dispose, scratch_database
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import NOON, OLD
@@ -113,7 +116,7 @@ class DatabaseCommandsTest(CommandTestCase):
         refusal = OperationalError('', {}, Exception('not\nthere'))
         self.enterContext(mock.patch.object(db.engine, 'connect', side_effect=refusal))
         self.enterContext(mock.patch('time.sleep'))
-        self.enterContext(mock.patch.object(self.manage, 'WAIT_SECONDS', 0))
+        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         for command in (['recreate_db'], ['db', 'upgrade']):
             with self.subTest(command=command):
                 self.run_command(*command, code=r'\ANo database after 0 s: not\Z')
@@ -132,7 +135,7 @@ class DatabaseCommandsTest(CommandTestCase):
 
     def test_seed_db_adds_as_many_users_as_are_asked_for(self):
         self.run_command('recreate_db')
-        with mock.patch.object(seed, 'BATCH', 10):
+        with mock.patch('project.commands.users.BATCH', 10):
             for count in (1, 10, 25):
                 before = len(self.users())
                 self.assertIn(f'Added {count} users.', self.run_command('seed_db', '--count', str(count)))
@@ -142,7 +145,7 @@ class DatabaseCommandsTest(CommandTestCase):
         newest = users[-25:]
         moments = [user.created_at for user in newest]
         self.assertEqual(moments, sorted(set(moments)))
-        self.assertLess(moments[-1], seed.utcnow())
+        self.assertLess(moments[-1], utcnow())
         self.assertEqual({user.active for user in newest}, {True, False})
 
     def test_seed_db_refuses_a_count_that_is_none(self):
@@ -219,6 +222,29 @@ class OtherCommandsTest(CommandTestCase):
         lines = self.run_command('routes').splitlines()
         for method, path in (('GET', '/users'), ('POST', '/users'), ('PATCH', '/users/<user_id>'), ('GET', '/ping')):
             self.assertRegex('\n'.join(lines), rf'(?m)^{method} +{re.escape(path)}$')
+
+    def test_bench_rejects_wrong_arguments(self):
+        for args, words in (
+            (['--workload', 'nope'], r'\AThere is no workload nope; there are list10, '),
+            (['--seconds', '0'], r'\A--seconds must be more than 0'),
+            (['--rows', '9'], '--rows from 10 to 100,000,000'),
+            (['--chart', '/no/folder/x.svg'], r'\A--chart goes without --workload'),
+        ):
+            with self.subTest(args=args):
+                self.run_command('bench', *args, code=words)
+
+    def test_bench_reports_failed_requests_and_draws_the_chart(self):
+        results, chart = [{'failed': 2}], Path(self.enterContext(tempfile.TemporaryDirectory()), 'x.svg')
+        with (
+            mock.patch.multiple('project.bench', table=str, conditions=str, chart=str),
+            mock.patch('project.bench.measure_growth', return_value=results),
+            mock.patch('project.bench.measure', side_effect=BenchError('The server ended.')),
+        ):
+            self.assertIn(str(results), self.run_command('bench', '--chart', str(chart), code='2 requests failed.'))
+            self.assertEqual(chart.read_text(encoding='utf-8'), str(results))
+            self.run_command('bench', code='The server ended.')
+            with mock.patch('project.bench.measure', return_value=[{'failed': 0}]):
+                self.run_command('bench')
 
     def test_shell_has_what_one_works_with(self):
         with mock.patch('code.interact') as interact:

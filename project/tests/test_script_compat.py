@@ -13,16 +13,16 @@ from unittest import mock
 import flask
 from flask import Flask, current_app
 
-import project.flask_script_compat
-from project.flask_script_compat import Command, Manager, Option, Server, Shell, flask_script
+import project.commands.script_compat
+from project.commands.script_compat import Command, Manager, Option, Server, Shell, flask_script
 
-ROOT = Path(project.flask_script_compat.__file__).parents[1]
+ROOT = Path(project.commands.script_compat.__file__).parents[2]
 
 MANAGE = """
 import sys
 sys.path.insert(0, {root!r})
 from flask import Flask
-from project.flask_script_compat import Manager
+from project.commands.script_compat import Manager
 
 Manager(lambda: Flask('probe')).run()
 """
@@ -133,7 +133,7 @@ class FlaskScriptTest(unittest.TestCase):
         # As when coverage is measured: the modules of the project are imported anew, Flask-Script is not.
         for module in flask_script, flask_script.commands:
             self.enterContext(mock.patch.dict(vars(module)))
-        again = runpy.run_path(project.flask_script_compat.__file__)
+        again = runpy.run_path(project.commands.script_compat.__file__)
         self.manager = again['Manager'](lambda: Flask('probe'))
         schema = again['Manager']()
         schema.add_command('check', again['Command'](lambda: 1))

@@ -1,0 +1,48 @@
+"""The command that measures the service."""
+
+import os
+import sys
+from pathlib import Path
+
+from project.commands.script_compat import Command, Option
+from project.commands.waiting import wait_for_database
+
+
+class Bench(Command):
+    """Measure the service on databases of its own."""
+
+    option_list = [
+        Option('--seconds', type=float, default=5, help='for each workload; default 5'),
+        Option('--rows', type=int, default=1_000_000, help='users in the big table; default 1,000,000'),
+        Option('--workload', action='append', metavar='NAME', help='only this one; may be given again; default all'),
+        Option('--chart', metavar='FILE.svg', help='measure in tables of 10 users up to --rows instead, and draw it'),
+    ]
+
+    def run(self, seconds: float, rows: int, workload: list[str] | None, chart: str | None) -> int | str:
+        """Print the figures, and write the chart if one is wanted.
+
+        :param seconds: how long to measure each workload.
+        :param rows: users in the largest table.
+        :param workload: names of workloads; all of them when None.
+        :param chart: path of an SVG file; measures as the table grows instead.
+        :returns: 0, or a message for stderr when requests failed.
+        """
+        from project import bench
+
+        unknown = set(workload or ()) - bench.WORKLOADS.keys()
+        if unknown:
+            sys.exit(f'There is no workload {", ".join(sorted(unknown))}; there are {", ".join(bench.WORKLOADS)}.')
+        if not 0 < seconds <= 3600 or not 10 <= rows <= 10**8:
+            sys.exit('--seconds must be more than 0 and at most 3600, --rows from 10 to 100,000,000.')
+        if chart and (workload or not os.access(os.path.dirname(os.path.abspath(chart)), os.W_OK)):
+            sys.exit('--chart goes without --workload, and needs a folder that can be written.')
+        wait_for_database()
+        try:
+            results = bench.measure_growth(seconds, rows) if chart else bench.measure(seconds, rows, workload)
+            print(bench.table(results), bench.conditions(), sep='\n\n')
+            if chart:
+                Path(chart).write_text(bench.chart(results), encoding='utf-8')
+        except bench.BenchError as error:
+            sys.exit(str(error))
+        failed = sum(result['failed'] for result in results)
+        return f'{failed} requests failed.' if failed else 0

@@ -1,0 +1,122 @@
+"""The commands that add, export and import users."""
+
+import secrets
+import sys
+from datetime import timedelta
+
+import click
+from sqlalchemy import func, insert, inspect, select
+
+from project import db, transfer
+from project.api.models import User
+from project.commands.script_compat import Command, Option
+from project.commands.waiting import wait_for_database
+from project.database import utcnow
+
+BATCH = 1000
+ORIGINAL = (('michael', 'michael@realpython.com'), ('michaelherman', 'michael@mherman.org'))
+
+
+class SeedDb(Command):
+    """Add sample users."""
+
+    option_list = [Option('--count', type=int, help='make so many, instead of the two of the original lesson')]
+
+    def run(self, count: int | None) -> None:
+        """Add users, and print how many.
+
+        :param count: how many; the two users of the original lesson when None.
+        """
+        if count is not None and count < 1:
+            sys.exit('--count must be at least 1.')
+        wait_for_database()
+        if not inspect(db.engine).has_table('users'):
+            sys.exit('The database has no table of users; "python manage.py db upgrade" makes it.')
+        print(f'Added {seed_original() if count is None else seed_many(count)} users.')
+
+
+def seed_original() -> int:
+    """Add those of the two users of the original lesson that do not exist yet.
+
+    :returns: how many were added.
+    """
+    added = 0
+    for username, email in ORIGINAL:
+        if not db.session.scalar(select(User.id).where(func.lower(User.email) == email)):
+            db.session.add(User(username, email))
+            added += 1
+    db.session.commit()
+    return added
+
+
+def seed_many(count: int) -> int:
+    """Add ``count`` users, all different and each created a minute before the next, with a progress bar.
+
+    :param count: how many; each batch is committed on its own, so that no reader waits for all of them.
+    :returns: how many were added.
+    """
+    run, now = secrets.token_hex(4), utcnow()  # a second run makes other emails
+    with click.progressbar(length=count, label='Adding users', show_pos=True) as bar:
+        for start in range(0, count, BATCH):
+            numbers = range(start, min(start + BATCH, count))
+            db.session.execute(
+                insert(User),
+                [
+                    {
+                        'username': f'user{number}',
+                        'email': f'user{number}.{run}@example.com',
+                        'active': number % 2 == 0,
+                        'created_at': now - timedelta(minutes=count - number),
+                    }
+                    for number in numbers
+                ],
+            )
+            db.session.commit()
+            bar.update(len(numbers))
+    return count
+
+
+class DumpUsers(Command):
+    """Write all users to a file, one JSON object a line."""
+
+    option_list = [
+        Option('file', metavar='FILE', help='compressed if it ends in .gz; - is stdout'),
+        Option('--force', action='store_true', help='replace FILE if it exists'),
+    ]
+
+    def run(self, file: str, force: bool) -> None:
+        """Write the file, and print how many users it has.
+
+        :param file: its path, or ``-`` for stdout.
+        :param force: replace an existing file.
+        """
+        wait_for_database()
+        try:
+            count = transfer.dump(file, force)
+        except transfer.TransferError as error:
+            sys.exit(str(error))
+        print(f'Wrote {count} users.', file=sys.stderr if file == '-' else sys.stdout)
+
+
+class LoadUsers(Command):
+    """Import users from a file."""
+
+    option_list = [
+        Option('file', metavar='FILE', help='as dump_users made it; - is stdin'),
+        Option('--stop', action='store_true', help='stop at the first line that is rejected'),
+    ]
+
+    def run(self, file: str, stop: bool) -> int:
+        """Add the users of the file, and print how many.
+
+        :param file: its path, or ``-`` for stdin.
+        :param stop: stop at the first line that is rejected.
+        :returns: 0, or 1 when lines were rejected.
+        """
+        wait_for_database()
+        try:
+            done = transfer.load(file, stop)
+        except transfer.TransferError as error:
+            sys.exit(str(error))
+        print(f'Added {done.added} users; {done.there} were there already; refused {done.refused} lines.')
+        return 1 if done.refused else 0
