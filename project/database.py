@@ -7,6 +7,7 @@ else: those of the default engine on PostgreSQL, whose cursors need a transactio
 """
 
 import math
+import re
 import select
 import socket
 import sqlite3
@@ -503,18 +504,6 @@ _STREAM_SETTINGS = text(
 )
 
 
-def round_trip(seconds):
-    """How long the database takes to answer nothing, in seconds.
-
-    :param seconds: after how many to give up.
-    :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: it does not answer.
-    """
-    started = time.perf_counter()
-    with deadline(seconds):
-        read(_ONE)
-    return time.perf_counter() - started
-
-
 _ONE = text('SELECT 1')
 
 
@@ -540,6 +529,17 @@ def _rolled_back(error):
     40001 is a serialization failure, 40P01 a deadlock: PostgreSQL's manual, "Serialization Failure Handling".
     """
     return getattr(error.orig, 'pgcode', None) in ('40001', '40P01')
+
+
+def is_schema_error(error: Exception) -> bool:
+    """Return whether ``error`` says that a table or a column does not exist.
+
+    SQLSTATE 42P01 is an undefined table, 42703 an undefined column. SQLite has only its messages.
+    """
+    original = getattr(error, 'orig', None)
+    if isinstance(original, sqlite3.OperationalError):
+        return bool(re.match(r'no such (table|column): |table .* has no column named ', str(original)))
+    return getattr(original, 'pgcode', None) in ('42P01', '42703')
 
 
 def in_trouble(error):

@@ -1,17 +1,19 @@
 """The JSON envelope of every failure."""
 
-from flask import current_app, request
+from flask import Response, current_app, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from project import database
+from project import database, readiness
+
+DATABASE_ERRORS = (DBAPIError, PoolTimeout, database.FrozenError)
 
 
 def init_app(app):
     """Answer every failure of ``app`` in the envelope."""
     app.register_error_handler(HTTPException, envelope)
-    for kind in (DBAPIError, PoolTimeout, database.FrozenError):
+    for kind in DATABASE_ERRORS:
         app.register_error_handler(kind, database_error)
 
 
@@ -35,11 +37,32 @@ def envelope(error):
     return response
 
 
-def database_error(error):
-    """503 with ``Retry-After`` for a database in trouble, as RFC 9110 section 15.6.4 has it; else a 500.
+def not_ready(problem: str) -> Response:
+    """Log that the schema is not that of the code, and return 503 with ``Retry-After``.
 
-    The database's own words go to the log only.
+    :param problem: the message, which names the command that helps.
     """
+    current_app.logger.error('schema_not_ready', extra={'fields': {'problem': problem}})
+    return envelope(ServiceUnavailable(problem, retry_after=1))
+
+
+def database_error(error: Exception) -> Response:
+    """Return 503 with ``Retry-After`` (RFC 9110 section 15.6.4) if the database is unavailable or its schema not ready.
+
+    The response never contains the text of the database.
+
+    :param error: any of those that the handler is registered for.
+    :raises Exception: ``error`` itself, which becomes a 500, when the statement is wrong.
+    """
+    if database.is_schema_error(error):
+        try:
+            problem = readiness.inspect_schema().problem()
+        except DATABASE_ERRORS as reason:
+            error = reason
+        else:
+            if problem is None:
+                raise error
+            return not_ready(problem)
     if not database.in_trouble(error):
         raise error
     original = getattr(error, 'orig', error)

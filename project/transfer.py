@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import click
 import orjson
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from project import db
+from project import db, readiness
 from project.api import validation
 from project.api.models import User
 
@@ -68,7 +68,7 @@ def dump(name, force=False):
     :returns: how many users were written.
     :raises TransferError: the file or the database did not let it.
     """
-    _require_table()
+    _require_schema()
     if name == '-':
         with _told('stdout'), open(sys.stdout.fileno(), 'wb', closefd=False) as file:
             return _write(file)
@@ -155,7 +155,7 @@ def load(name, stop=False):
     :returns: a :class:`Loaded`.
     :raises TransferError: the file or the database did not let it, or a line was refused and ``stop`` was set.
     """
-    _require_table()
+    _require_schema()
     done = Loaded()
     try:
         with (
@@ -273,10 +273,11 @@ def _add(connection, users):
 # --- what both tell
 
 
-def _require_table():
+def _require_schema() -> None:
+    """Raise :class:`TransferError` unless the database has the tables and columns of the code."""
     with _told():
-        if not inspect(db.engines['autocommit']).has_table(User.__tablename__):
-            raise TransferError('The database has no table of users; "python manage.py db upgrade" makes it.')
+        if problem := readiness.inspect_schema().problem():
+            raise TransferError(problem)
 
 
 @contextlib.contextmanager

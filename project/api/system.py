@@ -1,11 +1,13 @@
 """What is not about users: alive, ready, and the contract, for machines and for people."""
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, request
+from flask.typing import ResponseReturnValue
 
-from project import database
+from project import database, errors, readiness
 
 HEALTH_SECONDS = 1.0
 HERE = Path(__file__).parent
@@ -35,9 +37,17 @@ def ping():
 
 
 @system_blueprint.get('/health')
-def health():
-    """Ready: 200 with the database's round trip in milliseconds, or 503 when it takes over a second."""
-    milliseconds = database.round_trip(HEALTH_SECONDS) * 1000
+def health() -> ResponseReturnValue:
+    """Return 200 with the database's response time in milliseconds, or 503.
+
+    It is 503 when the database takes over a second, or when its schema is not that of the code.
+    """
+    started = time.perf_counter()
+    with database.deadline(HEALTH_SECONDS):
+        problem = readiness.inspect_schema().problem()
+    milliseconds = (time.perf_counter() - started) * 1000
+    if problem:
+        return errors.not_ready(problem)
     return {'status': 'success', 'data': {'database_ms': round(milliseconds, 1)}}
 
 

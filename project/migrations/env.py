@@ -16,9 +16,22 @@ warnings.filterwarnings('ignore', 'autogenerate skipping metadata-specified expr
 extension = current_app.extensions['migrate']
 
 
+def drop_empty(_context: object, _revision: object, directives: list) -> None:
+    """Write no migration that ``db migrate`` found nothing for."""
+    # Without the first condition "db check" would find nothing to compare.
+    if getattr(context.config.cmd_opts, 'autogenerate', False) and directives[0].upgrade_ops.is_empty():
+        directives.clear()
+        print('The models have not changed: no migration was written.')
+
+
 def run():
     with extension.db.engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=extension.db.metadata, **extension.configure_args)
+        context.configure(
+            connection=connection,
+            target_metadata=extension.db.metadata,
+            process_revision_directives=drop_empty,
+            **extension.configure_args,
+        )
         with context.begin_transaction():
             if connection.dialect.name == 'postgresql':
                 # Instances that start together all want to upgrade: the others wait, and find it done.

@@ -15,7 +15,7 @@ from project import database, db
 from project.api import system
 from project.api.models import User
 from project.headers import CONSTANT
-from project.tests.base import BEARER, TOKEN, BaseTestCase, empty_tables
+from project.tests.base import BEARER, TOKEN, BaseTestCase, dispose, empty_tables, make_app, scratch_database
 
 DOCUMENT = yaml.safe_load((system.HERE / 'openapi.yaml').read_text())
 METHODS = ('get', 'post', 'put', 'patch', 'delete', 'head', 'options', 'trace')
@@ -153,6 +153,14 @@ class ExampleTest(BaseTestCase):
         with self.assertLogs(self.app.logger, 'ERROR'):
             return self.ask(client=client, json={'username': 'ann', 'email': 'ann@example.com'})
 
+    def ask_without_tables(self):
+        with scratch_database() as url:
+            app = make_app(SQLALCHEMY_DATABASE_URI=url, API_TOKENS=TOKEN)
+            with self.assertLogs(app.logger, 'ERROR'):
+                response = self.ask(client=app.test_client(), json={'username': 'ann', 'email': 'ann@example.com'})
+            dispose(app)
+        return response
+
     def ask_defective(self):
         with (
             mock.patch.object(database, 'read', side_effect=RuntimeError),
@@ -198,6 +206,7 @@ class ExampleTest(BaseTestCase):
         (500, 'defect'): ask_defective,
         (503, 'noDatabase'): ask_without_database,
         (503, 'outcomeUnknown'): ask_without_database,
+        (503, 'notReady'): ask_without_tables,
     }
 
     def check(self, response, code, definition, name):
