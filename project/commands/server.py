@@ -1,10 +1,10 @@
 """The commands around the running app: its development server, its shell and its routes."""
 
-import flask_migrate
 from flask import Flask, current_app
 
 from project import db
 from project.api.models import User
+from project.commands.schema import run_upgrade
 from project.commands.script_compat import Command, Server, Shell
 
 
@@ -21,7 +21,7 @@ class RunServer(Server):
         """
         with app.app_context():
             if db.engine.dialect.name == 'sqlite':
-                flask_migrate.upgrade()
+                run_upgrade()
         # The debugger would run any code that a visitor types into its page.
         return super().__call__(app, **options | {'use_debugger': False})
 

@@ -5,9 +5,9 @@ import sys
 from datetime import timedelta
 
 import click
-from sqlalchemy import func, insert, inspect, select
+from sqlalchemy import func, insert, select
 
-from project import db, transfer
+from project import db, readiness, transfer
 from project.api.models import User
 from project.commands.script_compat import Command, Option
 from project.commands.waiting import wait_for_database
@@ -30,9 +30,21 @@ class SeedDb(Command):
         if count is not None and count < 1:
             sys.exit('--count must be at least 1.')
         wait_for_database()
-        if not inspect(db.engine).has_table('users'):
-            sys.exit('The database has no table of users; "python manage.py db upgrade" makes it.')
-        print(f'Added {seed_original() if count is None else seed_many(count)} users.')
+        if problem := readiness.inspect_schema().problem():
+            sys.exit(problem)
+        if count is None:
+            added = seed_original()
+            existing = len(ORIGINAL) - added
+        else:
+            added, existing = seed_many(count), 0
+        done = [f'Added {_users(added)}'] if added else []
+        if existing:
+            done.append(f'{_users(existing)} {"was" if existing == 1 else "were"} already there')
+        print(f'{"; ".join(done)}.')
+
+
+def _users(count: int) -> str:
+    return '1 user' if count == 1 else f'{count} users'
 
 
 def seed_original() -> int:

@@ -1,5 +1,6 @@
-"""Waiting for a database that is still starting."""
+"""Where the database is, and waiting for one that is still starting."""
 
+import re
 import sys
 import time
 
@@ -8,16 +9,47 @@ from sqlalchemy.exc import OperationalError
 from project import db
 
 WAIT_SECONDS = 30
+# Time cures these. libpq and SQLite have no codes for them, but their messages are not translated here; those
+# of a server are translated where its lc_messages says so, and are then reported at once.
+PASSING = re.compile(
+    'Connection refused|Connection reset|server closed the connection|did not answer in time'
+    '|starting up|not yet accepting connections|shutting down|in recovery mode|session is read-only'
+    '|too many clients|connection slots|on socket .*: No such file|database is locked'
+)
+
+
+def place() -> str:
+    """Return where the database is, for people: its name, host and port, or its file; never the user or password."""
+    url = db.engine.url
+    if db.engine.dialect.name == 'sqlite':
+        return url.database
+    settings = db.engine.dialect.create_connect_args(url)[1]
+    hosts = str(settings.get('host') or 'the default host').split(',')
+    ports = str(settings.get('port') or 5432).split(',')
+    servers = (f'{host}:{port}' for host, port in zip(hosts, ports * len(hosts), strict=False))
+    return f'{settings.get("dbname") or "the default database"} at {", ".join(servers)}'
 
 
 def wait_for_database() -> None:
-    """Return once the database accepts a connection; exit with one line on stderr if it does not in time."""
-    end = time.monotonic() + WAIT_SECONDS
+    """Return once the database accepts a connection; exit with one line on stderr if it does not.
+
+    A server that is starting or refuses connections is waited for, up to ``WAIT_SECONDS``, which is announced on
+    stderr. Any other error, such as a wrong password, ends the command at once.
+    """
+    end, announced = time.monotonic() + WAIT_SECONDS, False
     while True:
         try:
             with db.engine.connect():
                 return
         except OperationalError as error:
-            if time.monotonic() > end:
-                sys.exit(f'No database after {WAIT_SECONDS} s: {str(error.orig).strip().splitlines()[0]}')
-            time.sleep(0.5)
+            reason = str(error.orig).strip().splitlines()[0]
+        passing = PASSING.search(reason)
+        reason = re.sub(r'^(connection to server .*? failed: )?(FATAL: +)?', '', reason)
+        if not passing:
+            sys.exit(f'Cannot connect to the database {place()}: {reason}')
+        if time.monotonic() > end:
+            sys.exit(f'No database after {WAIT_SECONDS} s: {place()}: {reason}')
+        if not announced:
+            print(f'Waiting up to {WAIT_SECONDS} s for the database {place()}: {reason}', file=sys.stderr)
+            announced = True
+        time.sleep(0.5)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,15 +18,16 @@ import urllib.request
 from pathlib import Path
 from unittest import mock
 
-from sqlalchemy import inspect
+from sqlalchemy import Column, Integer, Table, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from project import config, db
+import project
+from project import config, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
 from project.database import utcnow
-from project.tests.base import ROOT, dispose, scratch_database
+from project.tests.base import ROOT, dispose, make_app, scratch_database
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import NOON, OLD
 
@@ -103,42 +105,43 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertIn('Dropping the 1 users', self.run_command('recreate_db'))
         self.assertEqual(self.users(), [])
 
-    def test_recreate_db_waits_for_a_database_that_starts(self):
-        connect, outcomes = db.engine.connect, [OperationalError('', {}, Exception('starting up'))] * 3
-        attempts = mock.patch.object(db.engine, 'connect', lambda: raise_first(outcomes) or connect())
-        self.enterContext(attempts)
-        with mock.patch('time.sleep') as sleep:
-            self.run_command('recreate_db')
-        self.assertEqual(sleep.call_count, 3)
-        self.assertEqual(self.users(), [])
-
-    def test_command_gives_up_on_a_database_that_does_not_start(self):
-        refusal = OperationalError('', {}, Exception('not\nthere'))
-        self.enterContext(mock.patch.object(db.engine, 'connect', side_effect=refusal))
-        self.enterContext(mock.patch('time.sleep'))
-        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
-        for command in (['recreate_db'], ['db', 'upgrade']):
-            with self.subTest(command=command):
-                self.run_command(*command, code=r'\ANo database after 0 s: not\Z')
+    def test_recreate_db_that_cannot_drop_a_table_drops_none(self):
+        self.run_command('db', 'upgrade')
+        self.run_command('seed_db')
+        with db.engine.begin() as connection:
+            connection.execute(text('CREATE TABLE notes (user_id integer REFERENCES users (id))'))
+            connection.execute(text('INSERT INTO notes SELECT id FROM users'))
+            OLD.create(connection)
+        words = r'\ANothing was dropped: \S[^\n]*\.\Z'
+        self.run_command('recreate_db', code=words)
+        if db.engine.dialect.name == 'postgresql':
+            with db.engine.begin() as connection:
+                connection.execute(text('DROP TABLE notes'))
+                connection.execute(text('CREATE VIEW newest AS SELECT * FROM users'))
+            self.run_command('recreate_db', code=words)
+            self.run_command('recreate_db', code='view newest depends on table users')
+        self.assertEqual(len(self.users()), 2)
+        self.assertTrue(inspect(db.engine).has_table('user'))
+        self.assertIn('0001', self.run_command('db', 'current'))
 
     def test_seed_db_adds_the_two_users_of_the_original_once(self):
         self.run_command('recreate_db')
         self.assertIn('Added 2 users.', self.run_command('seed_db'))
-        self.assertIn('Added 0 users.', self.run_command('seed_db'))
+        self.assertEqual(self.run_command('seed_db'), '2 users were already there.\n')
         self.assertEqual(
             [(user.username, user.email) for user in self.users()],
             [('michael', 'michael@realpython.com'), ('michaelherman', 'michael@mherman.org')],
         )
         db.session.query(User).filter_by(username='michael').delete()
         db.session.commit()
-        self.assertIn('Added 1 users.', self.run_command('seed_db'))
+        self.assertEqual(self.run_command('seed_db'), 'Added 1 user; 1 user was already there.\n')
 
     def test_seed_db_adds_as_many_users_as_are_asked_for(self):
         self.run_command('recreate_db')
         with mock.patch('project.commands.users.BATCH', 10):
             for count in (1, 10, 25):
                 before = len(self.users())
-                self.assertIn(f'Added {count} users.', self.run_command('seed_db', '--count', str(count)))
+                self.assertIn(f'Added {count} user', self.run_command('seed_db', '--count', str(count)))
                 self.assertEqual(len(self.users()), before + count)
         users = self.users()
         self.assertEqual(len({user.email for user in users}), 36)
@@ -180,14 +183,176 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertIn('CREATE TABLE users', out)
         self.assertFalse(inspect(db.engine).has_table('users'))
 
-    def test_db_migrate_and_init_use_the_folders_they_are_given(self):
-        for command, function, expected in (
-            (['db', 'migrate', '-m', 'add a column'], 'migrate', {'message': 'add a column'}),
-            (['db', 'init'], 'init', {}),
+    def test_db_upgrade_and_downgrade_print_what_they_did(self):
+        title = '0001 (Make the table of users, and take over the one of the 2017 service if it is there).\n'
+        self.assertEqual(self.run_command('db', 'upgrade'), f'Applied {title}')
+        self.assertRegex(self.run_command('db', 'upgrade'), r'\ANothing to do: .* is at revision 0001\.\n\Z')
+        self.assertEqual(self.run_command('db', 'downgrade'), f'Undid {title}')
+        self.assertRegex(self.run_command('db', 'downgrade', 'base'), r'\ANothing to do: .* is at revision base\.\n\Z')
+        for revision in ('nope', '-5'):
+            self.run_command('db', 'downgrade', revision, code=rf'\AError: .*{revision}')
+
+    def test_db_downgrade_needs_force_where_there_are_users(self):
+        self.run_command('db', 'upgrade')
+        self.run_command('seed_db')
+        words = r'\AThis would undo 0001 \(Make .*\), and destroy what it made in .*, with 2 users; use --force to do'
+        self.run_command('db', 'downgrade', code=words)
+        self.assertEqual(len(self.users()), 2)
+        self.run_command('db', 'downgrade', '--force')
+        self.assertFalse(inspect(db.engine).has_table('users'))
+
+    def test_commands_without_the_table_name_the_command_that_makes_it(self):
+        file = self.enterContext(tempfile.TemporaryDirectory()) + '/users.jsonl'
+        Path(file).touch()
+        no_table = r'\AThe database has no table of users\. Run "python manage.py db upgrade"'
+        using = [['seed_db'], ['dump_users', f'{file}.new'], ['load_users', file], ['db', 'migrate'], ['db', 'check']]
+        for command in using:
+            with self.subTest(command=command):
+                self.run_command(*command, code=no_table)
+        self.run_command('db', 'upgrade')
+        db.drop_all()
+        for command in [*using, ['db', 'upgrade'], ['db', 'downgrade'], ['db', 'downgrade', '--force']]:
+            with self.subTest(command=command):
+                self.run_command(*command, code=r'\A.* is missing, .* Run "python manage.py recreate_db"')
+        with mock.patch('flask.Flask.run') as run:
+            if db.engine.dialect.name == 'sqlite':
+                self.run_command('runserver', code='Run "python manage.py recreate_db"')
+                run.assert_not_called()
+        self.run_command('recreate_db')
+        self.run_command('seed_db')
+
+    def test_migrations_of_tables_without_a_revision_need_a_stamp(self):
+        db.create_all()
+        for command in (['upgrade'], ['downgrade'], ['migrate'], ['check']):
+            with self.subTest(command=command):
+                self.run_command('db', *command, code='"python manage.py db stamp head"')
+        self.assertRegex(self.run_command('db', 'stamp'), r'\ARecorded revision 0001 in ')
+        self.assertIn('Nothing to do', self.run_command('db', 'upgrade'))
+        self.run_command('seed_db')
+
+    def test_db_heads_and_history_list_the_migrations(self):
+        self.run_command('db', 'upgrade')
+        self.assertIn('0001 (head)', self.run_command('db', 'heads'))
+        self.assertIn('0001_users.py', self.run_command('db', 'heads', '--verbose'))
+        self.assertRegex(self.run_command('db', 'history'), '<base> -> 0001 .*Make the table of users')
+        self.assertIn('(current)', self.run_command('db', 'history', '-i'))
+        self.assertIn('0001_users.py', self.run_command('db', 'history', '-v'))
+
+    def test_db_init_makes_the_folder(self):
+        with mock.patch('flask_migrate.init') as called:
+            self.run_command('db', 'init')
+        called.assert_called_once_with()
+
+
+class WritingMigrationsTest(CommandTestCase):
+    """The commands that write migrations, into a copy of the folder."""
+
+    def setUp(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()), 'migrations')
+        shutil.copytree(ROOT / 'project' / 'migrations', folder, ignore=shutil.ignore_patterns('__pycache__'))
+        self.versions = folder / 'versions'
+        self.enterContext(mock.patch.object(project.migrate, 'directory', str(folder)))
+        super().setUp()
+        self.run_command('db', 'upgrade')
+
+    def written(self):
+        """The names of the migrations that were written."""
+        # The migrations are read once in a process; each command has its own.
+        readiness._migrations.cache_clear()
+        return [path.name for path in self.versions.glob('*.py') if path.name != '0001_users.py']
+
+    def test_db_migrate_without_changes_writes_no_file(self):
+        said = self.run_command('db', 'migrate', '-m', 'nothing')
+        self.assertEqual(said, 'The models have not changed: no migration was written.\n')
+        self.assertEqual(self.written(), [])
+
+    def test_db_migrate_writes_what_has_changed(self):
+        extra = Table('extra', db.metadata, Column('id', Integer, primary_key=True))
+        self.addCleanup(db.metadata.remove, extra)
+        self.run_command('db', 'migrate', '-m', 'Add extra')
+        (name,) = self.written()
+        self.assertIn("op.create_table('extra'", (self.versions / name).read_text())
+        self.run_command('db', 'migrate', code=r'\AThe schema of the database is older .*"python manage.py db upgrade"')
+        self.run_command('seed_db', code='is older than the code')
+        self.assertRegex(self.run_command('db', 'upgrade'), r'\AApplied \w+ \(Add extra\)\.\n\Z')
+        self.assertIn('Added 2 users', self.run_command('seed_db'))
+        self.run_command('db', 'downgrade', code=r'This would undo \w+ \(Add extra\), and destroy')
+        self.run_command('db', 'downgrade', '--force')
+        self.assertFalse(inspect(db.engine).has_table('extra'))
+        self.assertEqual(len(self.users()), 2)
+
+    def test_db_revision_writes_an_empty_migration(self):
+        self.run_command('db', 'revision', '-m', 'By hand')
+        (name,) = self.written()
+        self.assertRegex(name, r'\A\w+_by_hand\.py\Z')
+        self.assertIn('Applied', self.run_command('db', 'upgrade'))
+
+
+class WaitingTest(CommandTestCase):
+    def connect_with(self, *errors):
+        """Let connecting fail with these messages of libpq, one after the other, and work after that."""
+        connect, outcomes = db.engine.connect, [OperationalError('', {}, Exception(error)) for error in errors[::-1]]
+        self.enterContext(mock.patch.object(db.engine, 'connect', lambda: raise_first(outcomes) or connect()))
+        return self.enterContext(mock.patch('time.sleep'))
+
+    def test_server_that_starts_is_waited_for_which_is_announced_once(self):
+        prefix = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
+        sleep = self.connect_with(
+            f'{prefix}Connection refused\n\tIs the server running?',
+            f'{prefix}FATAL:  the database system is starting up',
+            f'{prefix}FATAL:  the database system is not yet accepting connections',
+        )
+        said = self.run_command('recreate_db')
+        self.assertEqual(sleep.call_count, 3)
+        self.assertRegex(said, r'\AWaiting up to 30 s for the database .*: Connection refused\nDropping')
+        self.assertEqual(self.users(), [])
+
+    def test_server_that_does_not_start_is_reported_in_time(self):
+        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
+        for command in (['recreate_db'], ['db', 'upgrade'], ['seed_db']):
+            with self.subTest(command=command):
+                self.connect_with('Connection refused\nreally')
+                self.run_command(*command, code=r'\ANo database after 0 s: .*: Connection refused\Z')
+
+    def test_error_that_stays_is_reported_at_once(self):
+        for error in ('FATAL:  password authentication failed for user "ann"', 'unable to open database file'):
+            with self.subTest(error=error):
+                sleep = self.connect_with(error)
+                words = error.removeprefix('FATAL:  ')
+                self.run_command('seed_db', code=rf'\ACannot connect to the database .*: {words}\Z')
+                sleep.assert_not_called()
+
+    def assert_reported(self, url, words):
+        """Check that waiting for the database at ``url`` ends with these words, without its password."""
+        app = make_app(SQLALCHEMY_DATABASE_URI=url)
+        self.addCleanup(dispose, app)
+        with app.app_context(), self.assertRaises(SystemExit) as end:
+            waiting.wait_for_database()
+        self.assertRegex(str(end.exception), words)
+        self.assertNotIn('secret', str(end.exception))
+
+    def test_unknown_host_is_reported_at_once(self):
+        words = r'\ACannot connect to the database users at nowhere:5432: the name of a database host is unknown\Z'
+        with mock.patch('socket.getaddrinfo', side_effect=socket.gaierror):
+            self.assert_reported('postgres://u:secret@nowhere/users', words)
+
+    def test_server_without_the_database_or_the_user_is_reported_at_once(self):
+        url = make_app().config['SQLALCHEMY_DATABASE_URI']
+        if url.get_backend_name() != 'postgresql':
+            self.skipTest('SQLite has no server')
+        where = re.escape(f'{url.host}:{url.port or 5432}')
+        for change, words in (
+            ({'database': 'no_such_database'}, f'no_such_database at {where}: .*does not exist'),
+            ({'username': 'nobody', 'password': 'secret'}, f'{url.database} at {where}: .*"nobody"'),
         ):
-            with self.subTest(command=command), mock.patch(f'flask_migrate.{function}') as called:
-                self.run_command(*command)
-                called.assert_called_once_with(**expected)
+            with self.subTest(change=change):
+                wrong = url.set(**change).render_as_string(hide_password=False)
+                self.assert_reported(wrong, rf'\ACannot connect to the database {words}')
+
+    def test_server_that_refuses_connections_is_waited_for(self):
+        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
+        words = r'\ANo database after 0 s: users at 127\.0\.0\.1:1, localhost:1: Connection refused\Z'
+        self.assert_reported('postgres://u:secret@/users?host=127.0.0.1:1&host=localhost:1', words)
 
 
 def raise_first(errors):
@@ -210,11 +375,11 @@ class ProductionCommandsTest(CommandTestCase):
         self.run_command('recreate_db', '--force')
         self.assertEqual(self.users(), [])
 
-    def test_db_downgrade_needs_force(self):
-        self.run_command('db', 'downgrade', code=r'\AThis destroys data in .* needs --force\.\Z')
-        self.assertEqual(len(self.users()), 2)
-        self.run_command('db', 'downgrade', '--force')
-        self.assertFalse(inspect(db.engine).has_table('users'))
+    def test_db_downgrade_needs_force_even_without_users(self):
+        db.session.query(User).delete()
+        db.session.commit()
+        self.run_command('db', 'downgrade', code=r'with 0 users; use --force to do it\.\Z')
+        self.assertTrue(inspect(db.engine).has_table('users'))
 
 
 class OtherCommandsTest(CommandTestCase):
@@ -257,7 +422,18 @@ class OtherCommandsTest(CommandTestCase):
         for name in ('runserver', 'shell', 'test', 'cov', 'recreate_db', 'seed_db', 'db', 'routes'):
             self.assertRegex(out, rf'(?m)^ +{name} +\S.*$')
         out = self.run_command('db', '--help')
-        for name in ('init', 'migrate', 'upgrade', 'downgrade', 'current', 'check'):
+        for name in (
+            'init',
+            'migrate',
+            'upgrade',
+            'downgrade',
+            'current',
+            'check',
+            'heads',
+            'history',
+            'stamp',
+            'revision',
+        ):
             self.assertRegex(out, rf'(?m)^ +{name} +\S.*$')
 
     def test_test_runs_the_modules_that_are_named(self):
