@@ -10,7 +10,20 @@ from unittest import mock
 
 import flask_migrate
 from alembic.migration import MigrationContext
-from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, insert, inspect, select, text
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+)
 
 from project import db
 from project.api.models import User
@@ -166,6 +179,27 @@ class TakeOverTest(MigrationTestCase):
         response = self.app.test_client().post('/users', json={'username': 'bee', 'email': 'bee@example.com'})
         self.assertEqual((response.status_code, response.json['data']['id']), (201, 42))
 
+    def test_next_id_continues_the_sequence_of_the_old_table(self):
+        """Also when its last user, or all of them, had been deleted; in SQLite only AUTOINCREMENT remembers."""
+        old = OLD
+        if db.engine.dialect.name == 'sqlite':
+            old = OLD.to_metadata(MetaData())
+            old.dialect_options['sqlite']['autoincrement'] = True
+        for kept in (999, 0):
+            with self.subTest(kept=kept):
+                with db.engine.begin() as connection:
+                    old.create(connection)
+                    users = [
+                        {'username': 'ann', 'email': f'{number}@example.com', 'active': True, 'created_at': NOON}
+                        for number in range(1000)
+                    ]
+                    connection.execute(insert(old), users)
+                    connection.execute(delete(old).where(old.c.id > kept))
+                self.upgrade()
+                response = self.app.test_client().post('/users', json={'username': 'bee', 'email': 'bee@example.com'})
+                self.assertEqual((response.status_code, response.json['data']['id']), (201, 1001))
+                self.run_migrations(flask_migrate.downgrade, revision='base')
+
     def test_table_without_users_is_taken_over(self):
         self.store_old()
         self.upgrade()
@@ -234,6 +268,10 @@ class TakeOverTest(MigrationTestCase):
             *({'email': email} for email in ('bee@example.com', 'BEE@example.com', 'cat@example.com')),
         )
         self.refused('ann@example.com (3 users)', 'bee@example.com (2 users)')
+
+    def test_blank_addresses_that_clash_are_reported_as_blank(self):
+        self.store_old(*({'email': email} for email in ('', ' \t', 'ann@example.com')))
+        self.refused('to one only: blank (2 users)')
 
     def test_many_clashes_are_told_shortly(self):
         self.store_old(*({'email': f'{number:02}@example.com'} for number in [*range(14), *range(14)]))

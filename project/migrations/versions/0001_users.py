@@ -47,6 +47,7 @@ def upgrade():
     )
     if take_over:
         copy(connection, users)
+        continue_sequence(connection)
         op.drop_table('user')
     op.create_index('users_email_key', 'users', [sa.text('lower(email)')], unique=True)
     newest_first = [sa.text('created_at DESC'), sa.text('id DESC')]
@@ -65,7 +66,7 @@ def refuse_clashes(connection):
     counts = Counter(address(email).lower() for email in connection.scalars(old))
     clashes = sorted((email, count) for email, count in counts.items() if count > 1)
     if clashes:
-        told = ', '.join(f'{email} ({count} users)' for email, count in clashes[:10])
+        told = ', '.join(f'{email or "blank"} ({count} users)' for email, count in clashes[:10])
         more = f' and {len(clashes) - 10} more' if len(clashes) > 10 else ''
         raise CommandError(
             'nothing was changed: in the table "user" these addresses belong to more than one user, '
@@ -91,8 +92,26 @@ def copy(connection, users):
             [row._asdict() | {'email': address(row.email), 'created_at': as_utc(row.created_at, zone)} for row in rows],
         )
         last = rows[-1].id
-    if connection.dialect.name == 'postgresql' and last is not None:
-        connection.execute(sa.text("SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"), {'last': last})
+
+
+def continue_sequence(connection: sa.Connection) -> None:
+    """Let the next id be higher than any that the old table has given, to users who were deleted too.
+
+    SQLite remembers the ids of deleted users only in a table made with AUTOINCREMENT.
+    """
+    if connection.dialect.name == 'postgresql':
+        given = "SELECT pg_sequence_last_value(pg_get_serial_sequence('\"user\"', 'id')::regclass)"
+        continuing = ["SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"]
+    else:  # users has AUTOINCREMENT, so the table sqlite_sequence exists
+        given = "SELECT seq FROM sqlite_sequence WHERE name = 'user'"
+        continuing = [
+            "DELETE FROM sqlite_sequence WHERE name = 'users'",
+            "INSERT INTO sqlite_sequence (name, seq) VALUES ('users', :last)",
+        ]
+    last = max(connection.scalar(sa.text(given)) or 0, connection.scalar(sa.select(sa.func.max(OLD.c.id))) or 0)
+    if last:
+        for statement in continuing:
+            connection.execute(sa.text(statement), {'last': last})
 
 
 def address(email):
