@@ -238,6 +238,16 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertIn('(current)', self.run_command('db', 'history', '-i'))
         self.assertIn('0001_users.py', self.run_command('db', 'history', '-v'))
 
+    def test_dump_users_and_load_users_print_how_many(self):
+        file = self.enterContext(tempfile.TemporaryDirectory()) + '/users.jsonl'
+        self.run_command('db', 'upgrade')
+        self.run_command('seed_db')
+        self.assertEqual(self.run_command('dump_users', file), 'Wrote 2 users.\n')
+        said = 'Added 0 users; 2 were there already; refused 0 lines.\n'
+        self.assertEqual(self.run_command('load_users', file), said)
+        Path(file).write_text('{}')
+        self.assertIn('refused 1 lines.', self.run_command('load_users', file, code=1))
+
     def test_db_init_makes_the_folder(self):
         with mock.patch('flask_migrate.init') as called:
             self.run_command('db', 'init')
@@ -457,6 +467,13 @@ class OtherCommandsTest(CommandTestCase):
             self.run_command('runserver', '-p', '0', '-d')
         self.assertIs(run.call_args.kwargs['use_debugger'], False)
         self.assertIs(run.call_args.kwargs['use_reloader'], True)
+
+    def test_runserver_starts_before_postgresql_does(self):
+        url = 'postgres://127.0.0.1:1/none'
+        with mock.patch.object(self.settings, 'SQLALCHEMY_DATABASE_URI', url), mock.patch('flask.Flask.run') as run:
+            manage = self.load_manage(APP_SETTINGS=f'{__name__}.{self.settings.__name__}')
+            manage.manager.handle('manage.py', ['runserver', '-p', '0'])
+        run.assert_called_once()
 
 
 def flatten(suite):
