@@ -1,5 +1,6 @@
 """Whether the database has the tables and columns that the code needs, and which command makes them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -73,18 +74,19 @@ class Schema:
         return NO_MIGRATION if self.revisions <= known else NEWER
 
 
-def inspect_schema() -> Schema:
+def inspect_schema(patient: bool = False) -> Schema:
     """Return the state of the schema: in one round trip when it is complete and its revision recorded, else in four.
 
+    :param patient: wait as long as the database takes, as commands do, instead of as long as a request may.
     :raises sqlalchemy.exc.SQLAlchemyError, project.database.FrozenError: the database is unavailable.
     """
     tables = tuple(db.metadata.tables.values())
-    rows = _read(_complete(REVISIONS, *tables))
+    rows = _read(_complete(REVISIONS, *tables), patient)
     if rows is not None:
         return Schema(frozenset(revision for revision, *_ in rows))
-    revisions = frozenset(revision for (revision,) in _read(REVISIONS) or ())
+    revisions = frozenset(revision for (revision,) in _read(REVISIONS, patient) or ())
     complete = _complete(select(literal_column('1')), *tables)
-    return Schema(revisions, _read(USERS) is not None, _read(complete) is not None)
+    return Schema(revisions, _read(USERS, patient) is not None, _read(complete, patient) is not None)
 
 
 @cache
@@ -93,10 +95,13 @@ def _complete(statement: Select, *tables: Table) -> Select:
     return statement.add_columns(*(exists(select(*each.c).where(false())) for each in tables))
 
 
-def _read(statement: Select) -> list[tuple] | None:
+def _read(statement: Select, patient: bool) -> Sequence[tuple] | None:
     """Return the rows of a select, or None if a table or a column of it does not exist."""
     try:
-        return database.read(statement)
+        if not patient:
+            return database.read(statement)
+        with db.engines['autocommit'].connect() as connection:
+            return connection.execute(statement).all()
     except DBAPIError as error:
         if not database.is_schema_error(error):
             raise

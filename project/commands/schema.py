@@ -198,7 +198,7 @@ def check() -> None:
 def _require_migrated() -> readiness.Schema:
     """Return the state of the schema, or exit if the database is none that migrations can go on from."""
     wait_for_database()
-    schema = readiness.inspect_schema()
+    schema = readiness.inspect_schema(patient=True)
     if schema.is_dropped:
         sys.exit(schema.problem())
     if schema.is_unrecorded:
@@ -239,7 +239,7 @@ def _title(script: Script) -> str:
 
 def _recorded() -> str:
     """Return the revision that the database records, for people."""
-    return ', '.join(sorted(readiness.inspect_schema().revisions)) or 'base'
+    return ', '.join(sorted(readiness.inspect_schema(patient=True).revisions)) or 'base'
 
 
 def _print_nothing_to_do() -> None:

@@ -30,7 +30,7 @@ class SeedDb(Command):
         if count is not None and count < 1:
             sys.exit('--count must be at least 1.')
         wait_for_database()
-        if problem := readiness.inspect_schema().problem():
+        if problem := readiness.inspect_schema(patient=True).problem():
             sys.exit(problem)
         if count is None:
             added = seed_original()
