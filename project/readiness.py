@@ -16,7 +16,7 @@ USERS = select(literal_column('1')).select_from(table('users')).where(false())  
 
 NO_TABLES = 'The database has no table of users. Run "python manage.py db upgrade" to make it.'
 DROPPED = (
-    'The table of users is missing, although the database is marked as revision {}. '
+    'The table of users is missing, although the database records revision {}. '
     'Run "python manage.py recreate_db" to make it; "db upgrade" would do nothing.'
 )
 OLDER = 'The schema of the database is older than the code. Run "python manage.py db upgrade".'

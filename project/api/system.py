@@ -44,9 +44,9 @@ def health() -> ResponseReturnValue:
     """
     started = time.perf_counter()
     with database.deadline(HEALTH_SECONDS):
-        problem = readiness.inspect_schema().problem()
+        schema = readiness.inspect_schema()
     milliseconds = (time.perf_counter() - started) * 1000
-    if problem:
+    if problem := schema.problem():
         return errors.not_ready(problem)
     return {'status': 'success', 'data': {'database_ms': round(milliseconds, 1)}}
 

@@ -196,9 +196,12 @@ def check() -> None:
 
 
 def _require_migrated() -> readiness.Schema:
-    """Return the state of the schema, or exit if the database is none that migrations can go on from."""
+    """Return the state of the schema, or exit with the command that helps if its tables do not fit its revision."""
     wait_for_database()
     schema = readiness.inspect_schema(patient=True)
+    if schema.is_dropped or schema.is_unrecorded:
+        # Another process may have committed its upgrade between two of the statements.
+        schema = readiness.inspect_schema(patient=True)
     if schema.is_dropped:
         sys.exit(schema.problem())
     if schema.is_unrecorded:
@@ -220,7 +223,8 @@ def _run(function: Callable[..., None], verb: str, **options: object) -> bool:
     :param options: the arguments of ``function``.
     """
     steps: list[MigrationInfo] = []
-    # Flask-Migrate passes these to Alembic. Only this process's own steps are wanted: others may migrate as well.
+    # Flask-Migrate passes these to Alembic, which calls back for each migration that this process runs. Comparing
+    # the revisions before and after would count those of other processes.
     arguments = current_app.extensions['migrate'].configure_args
     arguments['on_version_apply'] = lambda step, **_: steps.append(step)
     try:

@@ -9,8 +9,8 @@ from sqlalchemy.exc import OperationalError
 from project import db
 
 WAIT_SECONDS = 30
-# Time cures these. libpq and SQLite have no codes for them, but their messages are not translated here; those
-# of a server are translated where its lc_messages says so, and are then reported at once.
+# The errors of connecting that can pass. libpq gives no code for them. A server whose lc_messages is not English
+# translates its own, which are then reported at once.
 PASSING = re.compile(
     'Connection refused|Connection reset|server closed the connection|did not answer in time'
     '|starting up|not yet accepting connections|shutting down|in recovery mode|session is read-only'
