@@ -1,24 +1,26 @@
 """The commands that change the schema of the database: ``recreate_db``, and those of ``db``."""
 
 import sys
-from collections.abc import Callable
 
 import flask_migrate
-from alembic.runtime.migration import MigrationInfo
-from alembic.script import Script, ScriptDirectory
+from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from flask import current_app
 from sqlalchemy import func, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from project import db, readiness
+from project import db
+from project.commands.migrating import (
+    print_nothing_to_do,
+    recorded_revision,
+    require_migrated,
+    require_newest,
+    run_migrations,
+    run_upgrade,
+    title,
+)
 from project.commands.script_compat import Command, Manager, Option
 from project.commands.waiting import place, wait_for_database
-
-UNRECORDED = (
-    'The table of users exists, but the database records no revision, as after db.create_all(). '
-    'If its tables are those of the code, "python manage.py db stamp head" records that.'
-)
 
 
 class RecreateDb(Command):
@@ -84,7 +86,7 @@ def migrate(message: str | None) -> None:
 
     :param message: what the migration does.
     """
-    _require_newest()
+    require_newest()
     flask_migrate.migrate(message=message)
 
 
@@ -110,17 +112,7 @@ def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
     if sql:
         flask_migrate.upgrade(revision=revision, x_arg=x_arg, sql=True)
     elif not run_upgrade(revision, x_arg):
-        _print_nothing_to_do()
-
-
-def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
-    """Run the migrations that the database lacks, print each, and return whether there were any.
-
-    :param revision: the revision to upgrade to.
-    :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
-    """
-    _require_migrated()
-    return _run(flask_migrate.upgrade, 'Applied', revision=revision, x_arg=x_arg)
+        print_nothing_to_do()
 
 
 @db_manager.option('revision', nargs='?', default='-1')
@@ -131,7 +123,7 @@ def downgrade(revision: str, force: bool) -> None:
     :param revision: the revision to downgrade to; ``-1`` is the previous one.
     :param force: do so even where there are users, and in production.
     """
-    recorded = _require_migrated().revisions
+    recorded = require_migrated().revisions
     scripts = ScriptDirectory(current_app.extensions['migrate'].directory)
     try:
         undone = list(scripts.iterate_revisions(tuple(recorded), revision, select_for_downgrade=True))
@@ -139,13 +131,13 @@ def downgrade(revision: str, force: bool) -> None:
         sys.exit(f'Error: {error}')
     count = _count_users()
     if undone and not force and (count or _in_production()):
-        titles = ', '.join(map(_title, undone))
+        titles = ', '.join(map(title, undone))
         sys.exit(
             f'This would undo {titles}, and destroy what it made in {place()}, with {count} users; '
             'use --force to do it.'
         )
-    if not _run(flask_migrate.downgrade, 'Undid', revision=revision):
-        _print_nothing_to_do()
+    if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision):
+        print_nothing_to_do()
 
 
 @db_manager.option('revision', nargs='?', default='head')
@@ -156,7 +148,7 @@ def stamp(revision: str) -> None:
     """
     wait_for_database()
     flask_migrate.stamp(revision=revision)
-    print(f'Recorded revision {_recorded()} in {place()}.')
+    print(f'Recorded revision {recorded_revision()} in {place()}.')
 
 
 @db_manager.option('-v', '--verbose', action='store_true', help='more of each')
@@ -191,60 +183,5 @@ def current() -> None:
 @db_manager.command
 def check() -> None:
     """Fail when models have changed without a migration."""
-    _require_newest()
+    require_newest()
     flask_migrate.check()
-
-
-def _require_migrated() -> readiness.Schema:
-    """Return the state of the schema, or exit with the command that helps if its tables do not fit its revision."""
-    wait_for_database()
-    schema = readiness.inspect_schema(patient=True)
-    if schema.is_dropped or schema.is_unrecorded:
-        # Another process may have committed its upgrade between two of the statements.
-        schema = readiness.inspect_schema(patient=True)
-    if schema.is_dropped:
-        sys.exit(schema.problem())
-    if schema.is_unrecorded:
-        sys.exit(UNRECORDED)
-    return schema
-
-
-def _require_newest() -> None:
-    """Exit unless the database is at the newest revision, with which the models can be compared."""
-    if outdated := _require_migrated().outdated():
-        sys.exit(outdated)
-
-
-def _run(function: Callable[..., None], verb: str, **options: object) -> bool:
-    """Run migrations, print each with what was done once they are committed, and return whether there were any.
-
-    :param function: Flask-Migrate's ``upgrade`` or ``downgrade``, which exits with 1 after printing an error.
-    :param verb: what it does with a migration.
-    :param options: the arguments of ``function``.
-    """
-    steps: list[MigrationInfo] = []
-    # Flask-Migrate passes these to Alembic, which calls back for each migration that this process runs. Comparing
-    # the revisions before and after would count those of other processes.
-    arguments = current_app.extensions['migrate'].configure_args
-    arguments['on_version_apply'] = lambda step, **_: steps.append(step)
-    try:
-        function(**options)
-    finally:
-        del arguments['on_version_apply']
-    for step in steps:
-        print(f'{verb} {_title(step.up_revision)}.')
-    return bool(steps)
-
-
-def _title(script: Script) -> str:
-    """Return the revision of a migration, and the first sentence of its docstring."""
-    return f'{script.revision} ({" ".join(script.doc.split()).rstrip(".")})'
-
-
-def _recorded() -> str:
-    """Return the revision that the database records, for people."""
-    return ', '.join(sorted(readiness.inspect_schema(patient=True).revisions)) or 'base'
-
-
-def _print_nothing_to_do() -> None:
-    print(f'Nothing to do: {place()} is at revision {_recorded()}.')

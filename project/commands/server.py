@@ -4,7 +4,7 @@ from flask import Flask, current_app
 
 from project import db
 from project.api.models import User
-from project.commands.schema import run_upgrade
+from project.commands.migrating import run_upgrade
 from project.commands.script_compat import Command, Server, Shell
 
 

@@ -293,6 +293,10 @@ class DatabaseTroubleTest(FaultCase):
         seeding.result()
         self.assertEqual(2, len(self.cluster.emails()))
 
+    def test_missing_table_is_503_with_the_command_that_makes_it(self):
+        self.serve()
+        self.check_missing_table(self.cluster.dsn())
+
     def test_unknown_database_host_is_503_in_time(self):
         service = self.start_service('postgresql://users@no-such-host.invalid/users', migrate=False)
         for answer in (service.get('/users'), service.get('/health'), service.post('a@example.com')):

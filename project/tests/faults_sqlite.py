@@ -58,6 +58,10 @@ class SQLiteTest(FaultCase):
         self.service = self.start_service(f'sqlite:///{self.file}', **kw)
         return self.service
 
+    def test_missing_table_is_503_with_the_command_that_makes_it(self):
+        self.serve()
+        self.check_missing_table(f'sqlite:///{self.file}')
+
     def emails(self):
         """The addresses in the file, which must be in order."""
         with contextlib.closing(sqlite3.connect(self.file)) as connection:

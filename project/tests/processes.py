@@ -110,6 +110,17 @@ class FaultCase(unittest.TestCase):
         service.start()
         return service
 
+    def check_missing_table(self, url):
+        """Take the migrations back under the running service, and make them again; it reports that and heals."""
+        self.assertEqual(200, self.service.get('/health').status)
+        manage(url, 'db', 'downgrade', 'base', '--force')
+        for answer in (self.service.get('/health'), self.service.get('/users'), self.service.post('ann@example.com')):
+            self.assertEqual(503, answer.status)
+            self.assertIn('"python manage.py db upgrade"', answer.body['message'])
+        manage(url, 'db', 'upgrade')
+        self.assertEqual(200, self.service.get('/health').status)
+        self.assertEqual(201, self.service.post('ann@example.com').status)
+
     def assert_promised(self, load, statuses):
         """Every client has got an answer in time, JSON, and of one of ``statuses``; a 503 says when to come again."""
         self.assertEqual([], load.failures[:3], 'clients without an answer')
