@@ -115,6 +115,8 @@ class BenchTest(unittest.TestCase):
         self.assert_nothing_left()
 
     def test_nothing_is_left_when_it_is_interrupted(self):
+        # A background job of a shell ignores SIGINT, and the commands that it starts would inherit that.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             with self.subTest(signal=number), self.start('--workload', 'page', '--seconds', '60') as process:
                 end = time.monotonic() + 60

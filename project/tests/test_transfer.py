@@ -395,6 +395,8 @@ class CommandTest(TransferTestCase):
         self.assertEqual((code, stdout, stderr.count('\n'), stderr[:7]), (1, '', 1, 'Line 2:'))
 
     def test_a_load_that_is_killed_is_taken_up_again(self):
+        # A background job of a shell ignores SIGINT, and the commands that it starts would inherit that.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         users = [numbered(number) for number in range(1, 2 * transfer.BATCH + 501)]
         for death, code, told in ((signal.SIGKILL, -9, b''), (signal.SIGINT, 130, b'Interrupted.\n')):
             with self.subTest(death=death), self.command('load_users', '-') as process:
