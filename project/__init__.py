@@ -5,14 +5,15 @@ import os
 from flask import Flask, Response, request
 from flask.sessions import NullSession, SessionInterface
 from flask_migrate import Migrate
-from flask_sqlalchemy import SQLAlchemy
 
+from project import config, database
+from project.database_urls import Database
 from project.headers import allow_preflight
 from project.json_provider import JSONResponse, OrjsonProvider
 
 __version__ = '1.0.0'
 
-db = SQLAlchemy()
+db = Database()
 migrate = Migrate(directory=os.path.join(os.path.dirname(__file__), 'migrations'))
 
 
@@ -53,7 +54,7 @@ def create_app(settings=None):
     :raises project.config.SettingsError: a setting is missing or wrong.
     """
     # These modules import db from this one.
-    from project import config, database, errors, headers, observability
+    from project import errors, headers, observability
     from project.api import auth
     from project.api.system import system_blueprint
     from project.api.views import users_blueprint
@@ -63,7 +64,6 @@ def create_app(settings=None):
     config.init_app(app)
     # 'docs//x' is an unknown path, not a redirect that answers HTML; slashes at the start the servers drop.
     app.url_map.merge_slashes = False
-    database.configure(app)
     db.init_app(app)
     migrate.init_app(app, db)
     for part in (database, observability, headers, errors, auth):

@@ -123,7 +123,7 @@ def served(app, folder):
     """Serve the database of ``app`` by gunicorn, as production does, on a free port of this machine."""
     environment = os.environ | {
         'APP_SETTINGS': 'project.config.ProductionConfig',
-        'DATABASE_URL': app.config['SQLALCHEMY_DATABASE_URI'].render_as_string(hide_password=False),
+        'DATABASE_URL': app.config['SQLALCHEMY_DATABASE_URI'],
         'SECRET_KEY': app.config['SECRET_KEY'],
         # The clients come from this machine, and send no token.
         'TRUSTED_HOSTS': '',

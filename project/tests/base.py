@@ -4,7 +4,6 @@ No other database than the test one is ever emptied: :func:`refuse_other_databas
 """
 
 import contextlib
-import os
 import secrets
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from flask_testing import TestCase
 from sqlalchemy import create_engine, delete, func, insert, select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from project import config, create_app, db
+from project import config, create_app, database_urls, db
 from project.api.models import User
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +26,8 @@ _with_tables = set()  # the databases whose tables this process has made
 
 
 def make_app(base=config.TestingConfig, **settings):
-    """An app with its settings from ``base``, and ``settings`` on top, in force before its engines exist."""
-    return create_app(type('Settings', (base,), settings))
+    """Return an app with the settings of ``base`` and with ``settings`` on top, the same in every environment."""
+    return create_app(type('Settings', (base,), {'SECRET_KEY': 'my_precious'} | settings))
 
 
 def dispose(app):
@@ -39,28 +38,21 @@ def dispose(app):
             engine.dispose()
 
 
-def place(url):
-    """What database a URL means, however it is written; who logs in and with what options makes no difference."""
-    if url.get_backend_name() == 'sqlite':
-        return (ROOT / 'instance' / url.database).resolve()
-    settings = url.get_dialect()().create_connect_args(url)[1]
-    hosts, ports = (str(settings.get(name) or '').split(',') for name in ('host', 'port'))
-    local = {'', '127.0.0.1', '::1'}
-    servers = {
-        ('localhost' if host in local else host.lower(), port or '5432')
-        for host, port in zip(hosts, ports * len(hosts), strict=False)
-    }
-    return servers, settings['dbname']
+def url_of_tests() -> URL:
+    """Return the URL of the test database."""
+    return database_urls.parse(config.TestingConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL')
 
 
-def refuse_other_databases(url):
-    """Raise RuntimeError unless ``url``, which is to be emptied, is the test database and not the one in use."""
-    test_url = make_app().config['SQLALCHEMY_DATABASE_URI']
-    if place(url) != place(test_url):
+def refuse_other_databases(url: URL) -> None:
+    """Raise an error unless ``url``, which is to be emptied, is that of the test database only.
+
+    :raises RuntimeError: it is that of another database.
+    :raises project.config.SettingsError: it is that of the service, too.
+    """
+    test_url = url_of_tests()
+    if database_urls.place(url) != database_urls.place(test_url):
         raise RuntimeError(f'{url} is not the test database {test_url}: nothing was deleted.')
-    in_use = os.environ.get('DATABASE_URL')
-    if in_use and place(make_app(SQLALCHEMY_DATABASE_URI=in_use).config['SQLALCHEMY_DATABASE_URI']) == place(url):
-        raise RuntimeError(f'{url} is the database of DATABASE_URL too: nothing was deleted. Set DATABASE_TEST_URL.')
+    database_urls.use_test_settings()  # for those who run the tests without manage.py
 
 
 def empty_tables():
@@ -77,7 +69,7 @@ def empty_tables():
 @contextlib.contextmanager
 def scratch_database():
     """Make an empty database beside the test database and of its kind, give its URL as text, and remove it."""
-    url = make_url(make_app().config['SQLALCHEMY_DATABASE_URI'])
+    url = url_of_tests()
     if url.get_backend_name() == 'sqlite':
         with tempfile.TemporaryDirectory() as folder:
             yield f'sqlite:///{folder}/scratch.db'

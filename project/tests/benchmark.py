@@ -18,16 +18,14 @@ from xml.etree import ElementTree
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from project.tests.base import ROOT, dispose, make_app
+from project.tests.base import ROOT, url_of_tests
 
 SVG = '{http://www.w3.org/2000/svg}'
 
 
 class BenchTest(unittest.TestCase):
     def setUp(self):
-        app = make_app()
-        dispose(app)
-        self.url = app.config['SQLALCHEMY_DATABASE_URI']
+        self.url = url_of_tests()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)

@@ -5,9 +5,10 @@ import os
 import unittest
 from unittest import mock
 
+from sqlalchemy import inspect
 from sqlalchemy.engine import make_url
 
-from project import config, create_app, db
+from project import config, create_app, database_urls, db
 from project.tests import base
 
 KEY = 'a-key-of-the-tests-that-nobody-can-guess'
@@ -21,14 +22,21 @@ PRODUCTION = {'DATABASE_URL': 'postgres://u:p@db/users', 'SECRET_KEY': KEY}
 class ConfigTestCase(unittest.TestCase):
     """What the classes of ``project/config.py`` are in an environment: they read it when they are imported."""
 
-    def app(self, name, **environment):
-        """An app with the settings of the class ``name``, started with just these variables set."""
+    def classes(self, **environment):
+        """The configuration classes by name, as they are with just these variables set."""
         kept = {variable: value for variable, value in os.environ.items() if variable not in VARIABLES}
         with mock.patch.dict(os.environ, kept | environment, clear=True):
             spec = importlib.util.spec_from_file_location('config', config.__file__)
             fresh = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(fresh)
-            app = create_app(getattr(fresh, name))
+        return vars(fresh)
+
+    def app(self, name, **environment):
+        """An app with the settings of the class ``name``, started with just these variables set."""
+        settings = self.classes(**environment)[name]
+        kept = {variable: value for variable, value in os.environ.items() if variable not in VARIABLES}
+        with mock.patch.dict(os.environ, kept | environment, clear=True):
+            app = create_app(settings)
         self.addCleanup(base.dispose, app)
         return app
 
@@ -51,15 +59,13 @@ class DevelopmentConfigTest(ConfigTestCase):
         self.assertTrue(app.debug)
         self.assertFalse(app.testing)
         self.assertEqual(app.config['SECRET_KEY'], 'my_precious')
-        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users_dev'))
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], 'postgres://u:p@db/users_dev')
 
     def test_nothing_needs_to_be_set(self):
         for environment in ({}, dict.fromkeys(VARIABLES, '')):
             with self.subTest(environment=environment):
                 app = self.app('DevelopmentConfig', **environment)
-                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('sqlite:///users.db'))
-                with app.app_context():
-                    self.assertEqual(db.engine.url.database, os.path.join(app.instance_path, 'users.db'))
+                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], 'sqlite:///users.db')
                 self.assertEqual(app.config['API_TOKENS'], [])
                 self.assertEqual(app.config['PROTECT'], 'changes')
                 self.assertEqual(app.config['CORS_ORIGINS'], ['*'])
@@ -74,13 +80,13 @@ class TestingConfigTest(ConfigTestCase):
         self.assertTrue(app.debug)
         self.assertTrue(app.testing)
         self.assertEqual(app.config['SECRET_KEY'], 'my_precious')
-        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users_test'))
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], 'postgres://u:p@db/users_test')
 
     def test_database_of_the_tests_is_never_that_of_the_service(self):
         for settings in ('project.config.DevelopmentConfig', 'project.config.ProductionConfig'):
             with self.subTest(settings=settings):
                 app = self.app('TestingConfig', APP_SETTINGS=settings, **PRODUCTION)
-                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('sqlite:///users_test.db'))
+                self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], 'sqlite:///users_test.db')
                 with app.app_context():
                     for engine in db.engines.values():
                         self.assertEqual(engine.url.database, os.path.join(app.instance_path, 'users_test.db'))
@@ -93,9 +99,9 @@ class TestingConfigTest(ConfigTestCase):
             'TRUSTED_HOSTS': 'x',
             'PROXY_HOPS': '3',
         }
-        changed = self.app('TestingConfig', **environment, METRICS='1', SECRET_KEY=KEY).config
+        changed = self.app('TestingConfig', **environment, METRICS='1').config
         plain = self.app('TestingConfig').config
-        for name in (*environment, 'METRICS', 'SECRET_KEY'):
+        for name in (*environment, 'METRICS'):
             self.assertEqual(changed[name], plain[name], name)
 
 
@@ -105,7 +111,7 @@ class ProductionConfigTest(ConfigTestCase):
         self.assertFalse(app.debug)
         self.assertFalse(app.testing)
         self.assertEqual(app.config['SECRET_KEY'], KEY)
-        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], make_url('postgresql+psycopg2://u:p@db/users'))
+        self.assertEqual(app.config['SQLALCHEMY_DATABASE_URI'], 'postgres://u:p@db/users')
 
     def test_nothing_is_assumed(self):
         for variable in PRODUCTION:
@@ -177,9 +183,8 @@ class SettingsTest(ConfigTestCase):
     def test_sqlite_files_are_a_database(self):
         for url in ('sqlite:///x.db', 'sqlite:////var/x.db', 'sqlite+pysqlite:///x.db'):
             with self.subTest(url=url):
-                self.assertEqual(
-                    self.app('DevelopmentConfig', DATABASE_URL=url).config['SQLALCHEMY_DATABASE_URI'], make_url(url)
-                )
+                app = self.app('DevelopmentConfig', DATABASE_URL=url)
+                self.assertEqual(database_urls.engine_url(app.config), make_url(url))
 
     def test_other_databases_are_refused(self):
         for url in (
@@ -246,56 +251,140 @@ class SettingsTest(ConfigTestCase):
         self.assert_refused('METRICS 0 1', 'DevelopmentConfig', METRICS='true')
 
 
-class GuardTest(base.BaseTestCase):
-    """The tests empty no other database than theirs."""
+class SettingsOfTheOriginalTest(ConfigTestCase):
+    """The tests of the original service read settings of an app that has loaded another configuration."""
 
-    def guard(self, url, test_url, in_use=None):
-        kept = {name: value for name, value in os.environ.items() if name != 'DATABASE_URL'}
-        environment = mock.patch.dict(os.environ, kept | ({'DATABASE_URL': in_use} if in_use else {}), clear=True)
-        with environment, mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url):
-            base.refuse_other_databases(make_url(url))
+    def test_settings_exist_on_every_class(self):
+        for environment, key in (({}, 'my_precious'), ({'SECRET_KEY': KEY}, KEY)):
+            urls = {'DATABASE_URL': 'postgres://u:p@db/users', 'DATABASE_TEST_URL': 'postgres://u:p@db/users_test'}
+            for name, debug, testing, variable in (
+                ('DevelopmentConfig', True, False, 'DATABASE_URL'),
+                ('TestingConfig', True, True, 'DATABASE_TEST_URL'),
+                ('ProductionConfig', False, False, 'DATABASE_URL'),
+            ):
+                with self.subTest(name=name, key=key):
+                    settings = self.classes(**environment, **urls)[name]
+                    self.assertEqual((settings.DEBUG, settings.TESTING), (debug, testing))
+                    self.assertIs(settings.PRESERVE_CONTEXT_ON_EXCEPTION, False)
+                    self.assertEqual(settings.SECRET_KEY, key)
+                    self.assertEqual(settings.SQLALCHEMY_DATABASE_URI, urls[variable])
 
-    def test_test_database_may_be_emptied(self):
-        for url, test_url, in_use in (
-            ('sqlite:///users_test.db', 'sqlite:///users_test.db', None),
-            (f'sqlite:///{self.app.instance_path}/users_test.db', 'sqlite:///users_test.db', 'sqlite:///users.db'),
-            ('postgresql+psycopg2://u:p@h/users_test', 'postgres://u:p@h/users_test', 'postgres://u:p@h/users_dev'),
-            ('postgresql+psycopg2://u:p@localhost:5432/t', 'postgres://127.0.0.1/t', 'postgres://localhost:5435/t'),
-        ):
-            with self.subTest(url=url, test_url=test_url):
-                self.guard(url, test_url, in_use)
+    def test_loading_a_configuration_again_leaves_the_app_working(self):
+        app = base.make_app()
+        self.addCleanup(base.dispose, app)
+        for name in ('DevelopmentConfig', 'ProductionConfig', 'TestingConfig'):
+            app.config.from_object(f'project.config.{name}')
+            for method, path, code in (('GET', '/ping', 200), ('DELETE', '/users/1', 403), ('GET', '/none', 404)):
+                with self.subTest(name=name, path=path):
+                    self.assertEqual(app.test_client().open(path, method=method).status_code, code)
 
-    def test_other_database_is_not_emptied(self):
-        for url, test_url in (
-            ('sqlite:///users.db', 'sqlite:///users_test.db'),
-            ('sqlite:////var/users_test.db', 'sqlite:///users_test.db'),
-            ('postgresql+psycopg2://u:p@h/users_dev', 'postgres://u:p@h/users_test'),
-            ('postgresql+psycopg2://u:p@h2/users_test', 'postgres://u:p@h/users_test'),
-            ('postgresql+psycopg2://u:p@h:5433/users_test', 'postgres://u:p@h/users_test'),
-            ('postgresql+psycopg2://u:p@h/users_test', 'sqlite:///users_test.db'),
-            ('sqlite:///users_test.db', 'postgres://u:p@h/users_test'),
-        ):
-            with self.subTest(url=url, test_url=test_url), self.assertRaisesRegex(RuntimeError, 'is not the test'):
-                self.guard(url, test_url)
 
-    def test_database_that_is_in_use_is_not_emptied_even_when_it_is_named_for_the_tests(self):
-        for test_url, in_use in (
-            ('sqlite:///users_test.db', f'sqlite:///{self.app.instance_path}/users_test.db'),
-            ('sqlite:///users.db', 'sqlite+pysqlite:///users.db'),
-            ('postgres://u:p@h/d', 'postgres://u:p@h/d'),
-            ('postgres://u:p@h/d', 'postgresql://other:user@H:5432/d?sslmode=require'),
-            ('postgres://u:p@localhost/d', 'postgresql+psycopg2://127.0.0.1:5432/d'),
-            ('postgres:///d', 'postgres://[::1]/d'),
-            ('postgres://h/d', 'postgres:///d?host=h:5432'),
-        ):
-            url = base.make_app(SQLALCHEMY_DATABASE_URI=test_url).config['SQLALCHEMY_DATABASE_URI']
-            with self.subTest(test_url=test_url, in_use=in_use), self.assertRaisesRegex(RuntimeError, 'DATABASE_URL'):
-                self.guard(url, test_url, in_use)
+class TablesTest(base.BaseTestCase):
+    """Tables are created and dropped only in the database that the configuration names."""
 
-    def test_guard_stands_before_all_that_deletes(self):
+    def test_tables_are_safe_once_the_configuration_names_another_database(self):
+        user = self.add_user()
+        for url in ('sqlite:///other.db', 'postgres://u:p@h/other', 'sqlite://', None):
+            self.app.config['SQLALCHEMY_DATABASE_URI'] = url
+            for method in (db.drop_all, db.create_all):
+                words = rf'(?s)db\.{method.__name__}\(\) was rejected.*python manage\.py test'
+                with self.subTest(url=url, method=method), self.assertRaisesRegex(RuntimeError, words) as raised:
+                    method()
+                self.assertNotIn('postgres:postgres', str(raised.exception))
+        self.assertEqual(self.list_users(), [user])
+        self.app.config.from_object(config.TestingConfig)
+        db.create_all()
+
+    def test_drop_all_drops_the_tables_of_the_database_that_is_named(self):
+        with base.scratch_database() as url:
+            app = base.make_app(SQLALCHEMY_DATABASE_URI=url)
+            self.addCleanup(base.dispose, app)
+            with app.app_context():
+                db.create_all()
+                self.assertTrue(inspect(db.engine).has_table('users'))
+                db.drop_all()
+                self.assertFalse(inspect(db.engine).has_table('users'))
+
+    def test_only_the_test_database_is_emptied(self):
         user = self.add_user()
         other = mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', 'sqlite:///other.db')
         with other, mock.patch.object(db, 'drop_all') as drop_all, self.assertRaises(RuntimeError):
             base.empty_tables()
         drop_all.assert_not_called()
         self.assertEqual(self.list_users(), [user])
+
+
+class UseTestSettingsTest(unittest.TestCase):
+    """The database of the service is out of reach of the tests."""
+
+    def use_test_settings(self, url, test_url, settings='project.config.DevelopmentConfig'):
+        """Put the test settings in force for these databases until the test ends."""
+        self.enterContext(mock.patch.object(config.BaseConfig, 'SQLALCHEMY_DATABASE_URI', url))
+        self.enterContext(mock.patch.object(config.ProductionConfig, 'SQLALCHEMY_DATABASE_URI', url))
+        self.enterContext(mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url))
+        self.enterContext(mock.patch.object(database_urls, '_replacements', {}))
+        self.enterContext(mock.patch.dict(os.environ, APP_SETTINGS=settings))
+        database_urls.use_test_settings()
+
+    def engine_url(self, settings=None):
+        """The URL of the engines of a new app."""
+        app = create_app(settings)
+        self.addCleanup(base.dispose, app)
+        with app.app_context():
+            (url,) = {engine.url for engine in db.engines.values()}
+        return url
+
+    def test_every_app_gets_the_test_database(self):
+        for url, test_url in (
+            ('postgres://u:p@h/users_dev', 'postgres://u:p@h/users_test'),
+            ('sqlite:////var/users.db', 'sqlite:////var/users_test.db'),
+        ):
+            self.use_test_settings(url, test_url)
+            production = type('Production', (config.ProductionConfig,), {'SECRET_KEY': KEY})
+            own = type('Own', (config.TestingConfig,), {'SQLALCHEMY_DATABASE_URI': url})
+            for settings in (None, 'project.config.DevelopmentConfig', config.TestingConfig, production, own):
+                with self.subTest(url=url, settings=settings):
+                    self.assertEqual(self.engine_url(settings), database_urls.parse(test_url, ''))
+
+    def test_database_of_the_configuration_in_use_is_replaced(self):
+        own = type('Own', (config.DevelopmentConfig,), {'SQLALCHEMY_DATABASE_URI': 'postgres://u:p@h/own'})
+        with mock.patch.object(config, 'OwnConfig', own, create=True):
+            self.use_test_settings('sqlite:////var/a.db', 'sqlite:////var/test.db', 'project.config.OwnConfig')
+            self.assertEqual(self.engine_url(own), make_url('sqlite:////var/test.db'))
+
+    def test_other_databases_may_be_used(self):
+        self.use_test_settings('postgres://u:p@h/users_dev', 'postgres://u:p@h/users_test')
+        for url in ('postgresql+psycopg2://u:p@h/scratch', 'postgresql+psycopg2://u:p@h2/users_dev', 'sqlite:////x.db'):
+            with self.subTest(url=url):
+                own = type('Own', (config.DevelopmentConfig,), {'SQLALCHEMY_DATABASE_URI': url})
+                self.assertEqual(self.engine_url(own), make_url(url))
+
+    def test_processes_started_by_tests_use_the_test_settings(self):
+        self.use_test_settings('sqlite:////var/a.db', 'sqlite:////var/test.db')
+        self.assertEqual(os.environ['APP_SETTINGS'], 'project.config.TestingConfig')
+
+    def test_test_database_must_not_be_the_one_in_use(self):
+        instance = base.ROOT / 'instance'
+        for url, test_url in (
+            (f'sqlite:///{instance}/users_test.db', 'sqlite:///users_test.db'),
+            ('sqlite+pysqlite:///users.db', 'sqlite:///users.db'),
+            ('postgres://u:p@h/d', 'postgres://u:p@h/d'),
+            ('postgresql://other:user@H:5432/d?sslmode=require', 'postgres://u:p@h/d'),
+            ('postgresql+psycopg2://127.0.0.1:5432/d', 'postgres://u:p@localhost/d'),
+            ('postgres://[::1]/d', 'postgres:///d'),
+            ('postgres:///d?host=h:5432', 'postgres://h/d'),
+        ):
+            with self.subTest(test_url=test_url, url=url), self.assertRaisesRegex(config.SettingsError, '_TEST_URL'):
+                self.use_test_settings(url, test_url)
+
+    def test_test_database_may_be_on_the_server_of_the_one_in_use(self):
+        for url, test_url in (
+            ('sqlite:///users.db', 'sqlite:///users_test.db'),
+            ('sqlite:////var/users_test.db', 'sqlite:///users_test.db'),
+            ('postgres://u:p@h/users_dev', 'postgres://u:p@h/users_test'),
+            ('postgres://u:p@h2/d', 'postgres://u:p@h/d'),
+            ('postgres://localhost:5435/t', 'postgres://127.0.0.1/t'),
+            ('postgres://u:p@h/d', 'sqlite:///users_test.db'),
+        ):
+            with self.subTest(test_url=test_url, url=url):
+                self.use_test_settings(url, test_url)

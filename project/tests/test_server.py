@@ -12,9 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-from project import create_app, db
+from project import config, create_app, db
 from project.api import views
-from project.tests.base import ROOT, BaseTestCase, make_app
+from project.tests.base import ROOT, BaseTestCase
 
 SECONDS = 20  # a server that has not answered by then never will
 CLIENTS = 100
@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self, app, workers):
         environment = {name: value for name, value in os.environ.items() if name != 'API_TOKENS'}
-        url = make_app().config['SQLALCHEMY_DATABASE_URI'].render_as_string(hide_password=False)
+        url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
         environment |= {
             'APP_SETTINGS': 'project.config.ProductionConfig',
             'DATABASE_URL': url,

@@ -1,0 +1,132 @@
+"""Which database an app uses: the one that its settings name, except that tests never use that of the service."""
+
+import os
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from project import config, database
+
+_replacements: dict[Hashable, URL] = {}  # the test database, by the place of each database that tests must not use
+
+
+def engine_url(settings: Mapping[str, Any]) -> URL:
+    """Return the URL of the database that an app with these settings uses.
+
+    :param settings: such as ``app.config``.
+    :raises project.config.SettingsError: its ``SQLALCHEMY_DATABASE_URI`` names no database that the service can use.
+    """
+    variable = 'DATABASE_TEST_URL' if settings['TESTING'] else 'DATABASE_URL'
+    url = parse(settings['SQLALCHEMY_DATABASE_URI'], variable)
+    return _replacements.get(place(url), url) if _replacements else url
+
+
+def use_test_settings() -> None:
+    """Put the test settings in force, for the rest of this process and for the processes that it starts.
+
+    ``APP_SETTINGS`` then names ``TestingConfig``. Every app that is created on the database of ``DATABASE_URL``, or
+    on that of the configuration that ``APP_SETTINGS`` named before, gets the test database instead.
+
+    :raises project.config.SettingsError: a setting is wrong, or the test database is in use by the service.
+    """
+    test_url = parse(config.TestingConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL')
+    for settings in (config.BaseConfig, config.default_settings()):
+        if not settings.TESTING:
+            used = place(parse(settings.SQLALCHEMY_DATABASE_URI, 'DATABASE_URL'))
+            if used == place(test_url):
+                raise config.SettingsError(
+                    'DATABASE_TEST_URL names the database of DATABASE_URL, whose users the tests would delete; '
+                    'set it to another database.'
+                )
+            _replacements[used] = test_url
+    os.environ['APP_SETTINGS'] = 'project.config.TestingConfig'
+
+
+def place(url: URL) -> Hashable:
+    """Return a value that is equal for two URLs of one database, whoever logs in and with what options.
+
+    :param url: as :func:`parse` returns it.
+    """
+    if url.get_backend_name() == 'sqlite':
+        return (Path(__file__).parents[1] / 'instance' / url.database).resolve()
+    settings = url.get_dialect()().create_connect_args(url)[1]
+    hosts, ports = (str(settings.get(name) or '').split(',') for name in ('host', 'port'))
+    local = {'', '127.0.0.1', '::1'}
+    servers = {
+        ('localhost' if host in local else host.lower(), port or '5432')
+        for host, port in zip(hosts, ports * len(hosts), strict=False)
+    }
+    return frozenset(servers), settings.get('dbname')
+
+
+def parse(text: str | URL, variable: str) -> URL:
+    """Return a database's URL as SQLAlchemy needs it, with psycopg2 as the driver for PostgreSQL.
+
+    SQLAlchemy rejects ``postgres://``, and from 2.1 on chooses another driver for plain ``postgresql://``.
+
+    :param variable: the environment variable to name in an error.
+    :raises project.config.SettingsError: it is no URL, or not one of a PostgreSQL database or an SQLite file.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise config.SettingsError(f'{variable} is no URL such as postgres://user:password@host:5432/users') from None
+    if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
+        return url.set(drivername='postgresql+psycopg2')
+    if url.drivername in ('sqlite', 'sqlite+pysqlite') and url.database not in (None, '', ':memory:'):
+        return url
+    raise config.SettingsError(
+        f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
+    )
+
+
+class Database(SQLAlchemy):
+    """SQLAlchemy that creates and drops tables only in the database that the app's configuration names.
+
+    Flask-SQLAlchemy creates the engines in :meth:`init_app`. A configuration that is loaded later does not move them.
+    """
+
+    def init_app(self, app: Flask) -> None:
+        """Create the engines of ``app``, and leave its ``SQLALCHEMY_DATABASE_URI`` as it was given.
+
+        :raises project.config.SettingsError: that is not a URL of PostgreSQL or of an SQLite file.
+        """
+        given = app.config['SQLALCHEMY_DATABASE_URI']
+        app.config['SQLALCHEMY_DATABASE_URI'] = app.extensions['database_url'] = engine_url(app.config)
+        database.configure(app)
+        super().init_app(app)
+        app.config['SQLALCHEMY_DATABASE_URI'] = given
+
+    def create_all(self, *args: Any, **kwargs: Any) -> None:
+        """Create the tables that do not exist; arguments as for Flask-SQLAlchemy.
+
+        :raises RuntimeError: the configuration of the current app now names another database.
+        """
+        self._check_database('create_all')
+        super().create_all(*args, **kwargs)
+
+    def drop_all(self, *args: Any, **kwargs: Any) -> None:
+        """Drop all tables; arguments as for Flask-SQLAlchemy.
+
+        :raises RuntimeError: the configuration of the current app now names another database.
+        """
+        self._check_database('drop_all')
+        super().drop_all(*args, **kwargs)
+
+    def _check_database(self, method: str) -> None:
+        url = current_app.extensions['database_url']
+        try:
+            if engine_url(current_app.config) == url:
+                return
+        except config.SettingsError:
+            pass  # so it names another one
+        raise RuntimeError(
+            f'db.{method}() was rejected: this app was created on {url.render_as_string()}, but its configuration '
+            'has changed since and names another database. Run the tests with "python manage.py test", or '
+            "create the app with its configuration: create_app('project.config.TestingConfig')."
+        )
