@@ -14,7 +14,7 @@ from unittest import mock
 
 import psycopg2
 import psycopg2.extensions
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg2 as psycopg2_dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
@@ -136,6 +136,18 @@ class SQLiteTest(unittest.TestCase):
                 # Whatever was answered must survive a power cut: 2 is FULL.
                 with db.engine.connect() as connection:
                     self.assertEqual(connection.exec_driver_sql('PRAGMA synchronous').scalar(), 2)
+            dispose(app)
+
+    def test_long_list_is_read_beside_a_writer(self):
+        with tempfile.TemporaryDirectory() as folder:
+            app = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///{folder}/users.db')
+            self.addCleanup(dispose, app)
+            with app.app_context():
+                db.create_all()
+                db.session.execute(insert(User), [{'username': 'a', 'email': f'{n}@x.org'} for n in range(2001)])
+                db.session.commit()
+                with db.engine.begin():
+                    self.assertEqual(len(app.test_client().get('/users').json['data']['users']), 2001)
             dispose(app)
 
 
