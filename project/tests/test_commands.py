@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -22,12 +23,12 @@ from sqlalchemy import Column, Integer, Table, inspect, text
 from sqlalchemy.exc import OperationalError
 
 import project
-from project import config, db, readiness
+from project import config, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
 from project.database import utcnow
-from project.tests.base import ROOT, dispose, make_app, scratch_database
+from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import NOON, OLD
 
@@ -446,22 +447,6 @@ class OtherCommandsTest(CommandTestCase):
         ):
             self.assertRegex(out, rf'(?m)^ +{name} +\S.*$')
 
-    def test_test_runs_the_modules_that_are_named(self):
-        for names, modules in (
-            (['test_config'], {'test_config'}),
-            (['test_config.py', 'test_users'], {'test_config', 'test_users'}),
-            ([], {path.stem for path in (ROOT / 'project' / 'tests').glob('test_*.py')}),
-        ):
-            for successful, code in ((True, 0), (False, 1)):
-                with self.subTest(names=names), mock.patch('unittest.TextTestRunner.run') as run:
-                    run.return_value.wasSuccessful.return_value = successful
-                    self.run_command('test', *names, code=code)
-                    tests = flatten(run.call_args.args[0])
-                    self.assertEqual({type(test).__module__.split('.')[-1] for test in tests}, modules)
-
-    def test_test_of_an_unknown_module_fails(self):
-        self.run_command('test', 'test_nothing', code='There is no module of tests named test_nothing.')
-
     def test_runserver_never_has_a_debugger(self):
         with mock.patch('flask.Flask.run') as run:
             self.run_command('runserver', '-p', '0', '-d')
@@ -483,6 +468,68 @@ def flatten(suite):
             yield from flatten(test)
         else:
             yield test
+
+
+class RunTestsTest(CommandTestCase):
+    """The commands test and cov; ``test_lesson`` starts them in processes of their own."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(database_urls, '_replacements', {}))
+        self.enterContext(mock.patch.dict(os.environ))
+
+    def test_test_runs_the_modules_that_are_named(self):
+        for names, modules in (
+            (['test_config'], {'test_config'}),
+            (['test_config.py', 'test_users'], {'test_config', 'test_users'}),
+            ([], {path.stem for path in (ROOT / 'project' / 'tests').glob('test*.py')}),
+        ):
+            for successful, code in ((True, 0), (False, 1)):
+                with self.subTest(names=names), mock.patch('unittest.TextTestRunner.run') as run:
+                    run.return_value.wasSuccessful.return_value = successful
+                    self.run_command('test', *names, code=code)
+                    tests = flatten(run.call_args.args[0])
+                    self.assertEqual({type(test).__module__.split('.')[-1] for test in tests}, modules)
+
+    def test_test_of_an_unknown_module_fails(self):
+        self.run_command('test', 'test_nothing', code='There is no module of tests named test_nothing.')
+
+    def check_one_line(self, test_url, line):
+        """Check that the tests are not run on this database, for a reason that is one line."""
+        with (
+            mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url),
+            mock.patch('unittest.TextTestRunner.run') as run,
+            self.subTest(test_url=test_url),
+        ):
+            self.run_command('test', code=rf'\A{line}\Z')
+            run.assert_not_called()
+
+    def test_test_database_that_cannot_be_used_is_one_line(self):
+        for test_url, line in (
+            (
+                'postgres://u:secret@127.0.0.1:1/t',
+                r'Cannot connect to .*//u:\*\*\*@127.0.0.1:1/t: .* Check DATABASE_TEST_URL\.',
+            ),
+            ('sqlite:////nowhere/t.db', 'Cannot connect to the test database .*: unable to open .*'),
+            ('sqlite://', 'DATABASE_TEST_URL must name .*'),
+            (config.BaseConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL names the database of DATABASE_URL.*'),
+        ):
+            self.check_one_line(test_url, line)
+
+    def test_test_database_that_does_not_exist_is_one_line_with_the_command_that_creates_it(self):
+        if db.engine.dialect.name != 'postgresql':
+            self.skipTest('SQLite creates its files')
+        url = url_of_tests()
+        name = f'users_lesson_{secrets.token_hex(4)}'
+        missing = url.set(database=f"{name}'s").render_as_string(hide_password=False)
+        host, port = url.host, url.port or 5432
+        self.check_one_line(missing, rf"The test database {name}'s does not exist\. Create it with: createdb .*")
+        command = re.escape(f'createdb -h {host} -p {port} -U {url.username} {name}')
+        self.check_one_line(
+            url.set(port=port, database=name).render_as_string(hide_password=False), f'The test .*: {command}'
+        )
+        stranger = url.set(username=name, password='wrong').render_as_string(hide_password=False)
+        self.check_one_line(stranger, rf'Cannot connect to .*//{name}:\*\*\*@.*: .* Check DATABASE_TEST_URL\.')
 
 
 class ProcessTest(unittest.TestCase):

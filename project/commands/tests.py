@@ -1,0 +1,126 @@
+"""The commands ``test`` and ``cov``."""
+
+import importlib
+import shlex
+import sys
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from project import config, create_app, database_urls, db
+from project.commands.script_compat import Command, Option
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / 'project' / 'tests'
+
+
+class ContextFreeCommand(Command):
+    """A command without an app context: in one of manage.py's app, tests would use the service's database."""
+
+    run: Callable[..., int]
+
+    def __call__(self, app: Flask, **options: Any) -> int:
+        """Run the command and return its exit code."""
+        return self.run(**options)
+
+
+class Test(ContextFreeCommand):
+    """Run the tests, on the test database only."""
+
+    option_list = [Option('names', nargs='*', metavar='MODULE', help='of project/tests, such as test_users')]
+
+    def run(self, names: list[str]) -> int:
+        """Run the modules ``names``, or all, and return the exit code."""
+        return 0 if run_tests(names).wasSuccessful() else 1
+
+
+class Cov(ContextFreeCommand):
+    """Run the tests and report the lines and branches that they missed."""
+
+    def run(self) -> int:
+        """Run all tests, print what they missed, write the HTML report, and return the exit code."""
+        import coverage
+
+        measured = coverage.Coverage(config_file=str(ROOT / 'pyproject.toml'))
+        measured.erase()
+        measured.start()
+        # The modules imported up to here ran unmeasured, so they are imported again.
+        for name in [name for name in sys.modules if name.split('.')[0] == 'project']:
+            del sys.modules[name]
+        result = importlib.import_module(__name__).run_tests([])
+        measured.stop()
+        measured.save()
+        missed = measured.report(show_missing=True, skip_covered=True) < 100
+        measured.html_report()
+        print(f'HTML: {ROOT / "htmlcov" / "index.html"}')
+        return 1 if missed or not result.wasSuccessful() else 0
+
+
+def run_tests(names: list[str]) -> unittest.TestResult:
+    """Run test modules on the test database.
+
+    :param names: of modules in ``project/tests``; if empty, all that match ``test*.py``.
+    :raises SystemExit: with one line, when a module does not exist or the test database cannot be used.
+    """
+    names = [name.removesuffix('.py') for name in names]
+    for name in names:
+        if not (TESTS / f'{name.split(".")[0]}.py').is_file():
+            sys.exit(f'There is no module of tests named {name}.')
+    try:
+        database_urls.use_test_settings()
+    except config.SettingsError as error:
+        sys.exit(str(error))
+    check_test_database()
+    loader = unittest.TestLoader()
+    if names:
+        suite = loader.loadTestsFromNames([f'project.tests.{name}' for name in names])
+    else:
+        suite = loader.discover(str(TESTS), pattern='test*.py', top_level_dir=str(ROOT))
+    return unittest.TextTestRunner(verbosity=1, warnings=None if sys.warnoptions else 'default').run(suite)
+
+
+def check_test_database() -> None:
+    """Connect to the test database; if that fails, exit with one line that says why and what to do."""
+    app = create_app(config.TestingConfig)
+    with app.app_context():
+        try:
+            with db.engine.connect():
+                return
+        except OperationalError as error:
+            url, reason = db.engine.url, str(error.orig).strip().splitlines()[0]
+        finally:
+            for engine in db.engines.values():
+                engine.dispose()
+    if url.get_backend_name() == 'postgresql' and not _exists(url):
+        sys.exit(f'The test database {url.database} does not exist. Create it with: {_createdb(url)}')
+    sys.exit(f'Cannot connect to the test database {url.render_as_string()}: {reason}. Check DATABASE_TEST_URL.')
+
+
+def _exists(url: URL) -> bool:
+    """Return False if the server says that it has no such database; True if it has, or cannot be asked."""
+    # The error of a failed connection has no SQLSTATE, and its text depends on the server's language.
+    server = create_engine(url.set(database='postgres'), poolclass=NullPool)
+    try:
+        with server.connect() as connection:
+            statement = text('SELECT count(*) FROM pg_database WHERE datname = :name')
+            return connection.scalar(statement, {'name': url.database}) > 0
+    except OperationalError:
+        return True
+
+
+def _createdb(url: URL) -> str:
+    """Return the command line that creates the database of ``url``."""
+    settings = url.get_dialect()().create_connect_args(url)[1]
+    options = [
+        f'{option} {shlex.quote(str(settings[name]))}'
+        for option, name in (('-h', 'host'), ('-p', 'port'), ('-U', 'user'))
+        if settings.get(name)
+    ]
+    return ' '.join(['createdb', *options, shlex.quote(settings['dbname'])])
