@@ -54,7 +54,7 @@ def create_app(settings=None):
     :raises project.config.SettingsError: a setting is missing or wrong.
     """
     # These modules import db from this one.
-    from project import errors, headers, observability
+    from project import debugger, errors, headers, observability
     from project.api import auth
     from project.api.system import system_blueprint
     from project.api.views import users_blueprint
@@ -66,7 +66,7 @@ def create_app(settings=None):
     app.url_map.merge_slashes = False
     db.init_app(app)
     migrate.init_app(app, db)
-    for part in (database, observability, headers, errors, auth):
+    for part in (database, observability, headers, errors, auth, debugger):
         part.init_app(app)
     app.register_blueprint(users_blueprint)
     app.register_blueprint(system_blueprint)

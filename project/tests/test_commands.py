@@ -19,11 +19,14 @@ import urllib.request
 from pathlib import Path
 from unittest import mock
 
+from click.testing import CliRunner
+from flask.cli import FlaskGroup
 from sqlalchemy import Column, Integer, Table, inspect, text
 from sqlalchemy.exc import OperationalError
+from werkzeug.test import Client
 
 import project
-from project import config, database_urls, db, readiness
+from project import config, create_app, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
@@ -446,6 +449,29 @@ class OtherCommandsTest(CommandTestCase):
             'revision',
         ):
             self.assertRegex(out, rf'(?m)^ +{name} +\S.*$')
+
+    def test_flask_run_never_has_a_debugger(self):
+        from werkzeug.debug import DebuggedApplication
+
+        self.enterContext(mock.patch.object(DebuggedApplication, '__call__', DebuggedApplication.__call__))
+        self.enterContext(mock.patch.dict(os.environ))
+        cli = FlaskGroup(create_app=create_app)
+        with mock.patch('flask.cli.run_simple') as run:
+            ended = CliRunner().invoke(cli, ['run', '--debug'], catch_exceptions=False)
+        self.assertEqual(ended.exit_code, 0, ended.output)
+        app = run.call_args.args[2]
+        self.addCleanup(dispose, app)
+        response = Client(DebuggedApplication(app, evalex=True)).get('/console')
+        self.assertEqual((response.status_code, response.json['status']), (404, 'fail'))
+        # The reloader starts the command again, which then has no debugger from its beginning.
+        with mock.patch('flask.cli.run_simple') as run:
+            CliRunner().invoke(cli, ['run', '--debug'], catch_exceptions=False)
+        self.addCleanup(dispose, run.call_args.args[2])
+        self.assertEqual((run.call_args.kwargs['use_debugger'], run.call_args.kwargs['use_reloader']), (False, True))
+
+    def test_flask_shell_has_what_one_works_with(self):
+        names = self.manage.app.make_shell_context()
+        self.assertEqual((names['app'], names['db'], names['User']), (self.manage.app, db, User))
 
     def test_runserver_never_has_a_debugger(self):
         with mock.patch('flask.Flask.run') as run:
