@@ -1,20 +1,14 @@
 """The users service."""
 
-import os
-
 from flask import Flask, Response, request
 from flask.sessions import NullSession, SessionInterface
-from flask_migrate import Migrate
 
 from project import config, database
-from project.database_urls import Database
+from project.extensions import db, migrate
 from project.headers import allow_preflight
 from project.json_provider import JSONResponse, OrjsonProvider
 
 __version__ = '1.0.0'
-
-db = Database()
-migrate = Migrate(directory=os.path.join(os.path.dirname(__file__), 'migrations'))
 
 
 class NoSession(SessionInterface):
