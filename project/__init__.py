@@ -6,7 +6,7 @@ from flask.sessions import NullSession, SessionInterface
 from project import config, database
 from project.extensions import db, migrate
 from project.headers import allow_preflight
-from project.json_provider import JSONResponse, OrjsonProvider
+from project.json_provider import OrjsonProvider
 
 __version__ = '1.0.0'
 
@@ -26,7 +26,6 @@ class Service(Flask):
     """Flask as this service uses it: JSON, no cookies, no ``async`` views."""
 
     json_provider_class = OrjsonProvider
-    response_class = JSONResponse
     session_interface = NoSession()
 
     def ensure_sync(self, func):
@@ -36,6 +35,7 @@ class Service(Flask):
     def make_default_options_response(self) -> Response:
         """Return the response to OPTIONS, which allows a CORS preflight (Fetch standard) the methods of the route."""
         response = super().make_default_options_response()
+        response.mimetype = 'application/json'
         allow_preflight(response, request.headers.get('Access-Control-Request-Headers', ''))
         return response
 

@@ -15,21 +15,16 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from functools import cache
 
 import psycopg2
 import psycopg2.extensions
 import sqlalchemy.util.queue
 from flask import current_app
-from sqlalchemy import DateTime, String, event, text
-from sqlalchemy.dialects.sqlite import DATETIME
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator
 
 CALL_SECONDS = 3.0  # how long one database call may take
 # How long connecting, calling and trying again may take together, so that with one more wait for a
@@ -38,7 +33,6 @@ REQUEST_SECONDS = 4.5
 CONNECT_SECONDS = 1.0  # how long one address of a database host may take to accept a connection
 POOL_SECONDS = 1  # how long to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
 BREAK_SECONDS = 0.25  # how long to fail at once after a deadline has passed
-RFC3339 = '%Y-%m-%dT%H:%M:%S.%fZ'
 
 _end = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
 
@@ -49,76 +43,6 @@ class DeadlineError(psycopg2.OperationalError):
 
 class FrozenError(Exception):
     """The database was found frozen a moment ago: this call was not tried."""
-
-
-# --- time
-
-
-def utcnow():
-    """This moment, in UTC and timezone-aware."""
-    return datetime.now(UTC)
-
-
-class UTCDateTime(TypeDecorator):
-    """A moment: timezone-aware and in UTC, whatever the time zone of the machine or of the session.
-
-    PostgreSQL has a type for it. SQLite has none and drops the zone, so there the text is RFC 3339 with
-    six digits of a second and a ``Z``, which sorts as the moments do.
-    """
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect):
-        """The column's type on ``dialect``."""
-        if dialect.name == 'sqlite':
-            stored = '%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ'
-            return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
-        return self.impl
-
-    def process_bind_param(self, value, dialect):
-        """Convert to UTC; a naive ``datetime`` is refused with ValueError, since nobody knows what it means."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError('a moment needs a time zone: use datetime.now(UTC)')
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value, dialect):
-        """Convert to an aware ``datetime`` in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class as_text(FunctionElement):  # noqa: N801, since SQL functions have lower-case names
-    """``as_text(column)``: a UTCDateTime column in UTC, as the text that the database has for it.
-
-    To make a ``datetime`` of it and text of that would take longer than all the rest of a row, and PostgreSQL's
-    ``to_char`` takes longer than :func:`rfc3339`.
-    """
-
-    type = String()
-    inherit_cache = True
-
-
-@compiles(as_text, 'postgresql')
-def _as_text_postgresql(element, compiler, **kw):
-    # In ISO's form, since psycopg2 sees to DateStyle. AT TIME ZONE, spelt with its types: no function is to be chosen.
-    return f"timezone('UTC'::text, {compiler.process(element.clauses, **kw)})::text"
-
-
-@compiles(as_text, 'sqlite')
-def _as_text_sqlite(element, compiler, **kw):
-    return compiler.process(element.clauses, **kw)
-
-
-def rfc3339(text):
-    """A moment as it goes over the wire: RFC 3339 with six digits of a second, such as 2026-11-22T16:13:51.482913Z.
-
-    :param text: what :class:`as_text` selects. PostgreSQL has a space for the T, no Z, and no zeros at the end.
-    """
-    return f'{text[:10]}T{text[11:19]}.{text[20:26]:0<6}Z'
 
 
 # --- engines

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from flask_migrate import Migrate
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, event
 from sqlalchemy.orm import DeclarativeBase
 
+from project import timestamps
 from project.database_urls import Database
 
 
@@ -25,4 +26,5 @@ class Base(DeclarativeBase):
 
 
 db = Database(model_class=Base)
+event.listen(db.Model, 'attribute_instrument', timestamps.convert_on_assignment, propagate=True)
 migrate = Migrate(directory=str(Path(__file__).parent / 'migrations'))

@@ -1,28 +1,45 @@
 """JSON by orjson: a list of 1,000 users takes it a tenth of the standard library's time."""
 
+import json
+from datetime import datetime
+from typing import Any
+
 import orjson
-from flask import Response
-from flask.json.provider import JSONProvider
+from flask.json.provider import DefaultJSONProvider, JSONProvider
 
+from project import timestamps
 
-class JSONResponse(Response):
-    """An answer of this service: JSON unless it says otherwise, and only with a body."""
-
-    default_mimetype = 'application/json'
+# What orjson would write differently from Flask is passed to _default.
+OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 class OrjsonProvider(JSONProvider):
-    """What Flask uses wherever it reads or writes JSON."""
+    """JSON wherever Flask reads or writes it, with the keys of objects in their own order.
 
-    def dumps(self, obj, **kwargs):
-        """JSON text of ``obj``; raises TypeError for what JSON does not know."""
-        return orjson.dumps(obj).decode()
+    A ``datetime`` is written as RFC 3339, see :mod:`project.timestamps`. All other values are written as by
+    Flask's own provider, except that NaN and the infinities are never written, since JSON does not have them:
+    they become ``null``, or raise ValueError where orjson cannot write the rest of ``obj``.
+    """
 
-    def loads(self, s, **kwargs):
-        """The object of the JSON text ``s``; raises ValueError when it is none."""
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Return the JSON text of ``obj``.
+
+        :param kwargs: arguments of :func:`json.dumps`, such as ``indent``.
+        :raises TypeError: it holds something that is not written as JSON.
+        """
+        if not kwargs:
+            try:
+                return orjson.dumps(obj, _default, OPTIONS).decode()
+            except orjson.JSONEncodeError:
+                pass  # json also writes keys that are numbers, named tuples, and integers of any length
+        return json.dumps(obj, **{'default': _default, 'allow_nan': False, **kwargs})
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Return the object of the JSON text ``s``; raises ValueError if it is not JSON."""
         return orjson.loads(s)
 
-    def response(self, *args, **kwargs):
-        """The answer with the JSON of ``args`` or ``kwargs``."""
-        body = orjson.dumps(self._prepare_response_obj(args, kwargs))
-        return self._app.response_class(body, content_type='application/json')
+
+def _default(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return timestamps.to_text(value)
+    return DefaultJSONProvider.default(value)

@@ -1,5 +1,6 @@
 """The user: columns, queries, and what a user looks like on the wire."""
 
+from datetime import datetime
 from functools import cache
 
 from sqlalchemy import (
@@ -18,7 +19,7 @@ from sqlalchemy import (
 )
 
 from project import db
-from project.database import UTCDateTime, as_text, rfc3339, utcnow
+from project.timestamps import UTCDateTime, as_text, rfc3339, utcnow
 
 MAX_ID = 2**63 - 1
 TRUTH = (False, True)
@@ -37,10 +38,10 @@ class User(db.Model):
     active = db.Column(Boolean, nullable=False, default=False, server_default=false())
     created_at = db.Column(UTCDateTime, nullable=False, default=utcnow)
 
-    def __init__(self, username, email, created_at=None):
-        """A user who is not stored yet.
+    def __init__(self, username: str, email: str, created_at: datetime | None = None) -> None:
+        """Make a user who is not stored yet.
 
-        :param created_at: an aware ``datetime``; this moment unless given.
+        :param created_at: the time of creation, now by default; a naive ``datetime`` means UTC.
         """
         super().__init__(username=username, email=email, created_at=created_at or utcnow())
 
@@ -54,7 +55,7 @@ class User(db.Model):
     @classmethod
     @cache
     def newest_first(cls, *filters):
-        """The users, newest first; of equal moments the higher id.
+        """The users, newest first; of equal timestamps the higher id.
 
         :param filters: names of :data:`FILTERS`, whose values are bound when the statement runs.
             ``limit`` takes its value so, too.
@@ -113,16 +114,16 @@ class User(db.Model):
     def to_dicts(rows):
         """Rows of :meth:`on_the_wire` as they are served."""
         # SQLite says 0 and 1 for false and true; indexing takes a third of the time of bool().
-        # What rfc3339 makes of a moment with all its digits, as nearly each has, is made here: it is quicker.
+        # A timestamp with all its digits, as nearly each has, is written here, which is quicker than rfc3339().
         return [
             {
                 'id': id,
                 'username': username,
                 'email': email,
                 'active': TRUTH[active],
-                'created_at': f'{moment[:10]}T{moment[11:26]}Z' if len(moment) > 25 else rfc3339(moment),
+                'created_at': f'{stored[:10]}T{stored[11:26]}Z' if len(stored) > 25 else rfc3339(stored),
             }
-            for id, username, email, active, moment in rows
+            for id, username, email, active, stored in rows
         ]
 
 

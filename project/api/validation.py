@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
+from project import timestamps
+
 MAX_LENGTH = 128  # characters, of a username and of an email address
 MAX_LIMIT = 1000  # users on a page
 
@@ -160,13 +162,11 @@ def _column(value):
     return _storable(value)
 
 
-def _moment(value):
+def _timestamp(value: object) -> datetime:
     try:
-        if not re.fullmatch(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z', value):
-            raise ValueError
-        return datetime.fromisoformat(value)
+        return timestamps.parse(value)
     except (TypeError, ValueError):
-        raise _wrong('must be a moment such as 2026-11-22T16:13:51.482913Z') from None
+        raise _wrong('must be a timestamp such as 2026-11-22T16:13:51.482913Z') from None
 
 
 class StoredUser(BaseModel):
@@ -181,7 +181,7 @@ class StoredUser(BaseModel):
     username: Annotated[str, AfterValidator(_column)]
     email: Annotated[str, AfterValidator(_column)]
     active: bool
-    created_at: Annotated[datetime, BeforeValidator(_moment)]
+    created_at: Annotated[datetime, BeforeValidator(_timestamp)]
 
 
 # --- query strings

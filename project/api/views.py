@@ -8,11 +8,12 @@ import orjson
 from flask import Blueprint, abort, current_app, request, stream_with_context
 from sqlalchemy.exc import IntegrityError
 
-from project import database
+from project import database, timestamps
 from project.api import validation
 from project.api.models import MAX_ID, User
 
 ID = re.compile('[0-9]{1,19}')
+JSON = 'application/json'
 CHUNK = 2000  # users that are in memory at once while the whole table is answered
 
 users_blueprint = Blueprint('users', __name__)
@@ -22,7 +23,7 @@ users_blueprint = Blueprint('users', __name__)
 def add_user():
     """Add a user."""
     new_user = validation.body(validation.NewUser, request)
-    user = write_user(User.adding(), new_user | {'created_at': f'{database.utcnow():{database.RFC3339}}'})
+    user = write_user(User.adding(), new_user | {'created_at': timestamps.to_text(timestamps.utcnow())})
     headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
 
@@ -76,7 +77,7 @@ def remove_user(user_id):
     with database.deadline(database.REQUEST_SECONDS):
         user, unchanged = find_unchanged(user_id)
         write_user(User.removing(unchanged=unchanged), bound_to(user))
-    return '', 204
+    return '', 204, {'Content-Type': JSON}
 
 
 def find_user(user_id):
@@ -137,7 +138,7 @@ def next_url(user):
 def stream_users(users, filters, values):
     """The answer with all users, the first of whom are read already, in memory that does not grow with the table."""
     if request.method == 'HEAD':
-        return current_app.response_class(iter(()))  # whose length nobody knows yet
+        return current_app.response_class(iter(()), mimetype=JSON)  # whose length nobody knows yet
     last = users[-1]
     values = {name: value for name, value in values.items() if name != 'limit'}
     values |= {'created_at': last['created_at'], 'id': last['id']}
@@ -151,6 +152,6 @@ def stream_users(users, filters, values):
         yield b']}}'
 
     # The first part is read before the answer begins: a database in trouble is still a 503.
-    response = current_app.response_class(stream_with_context(chunks(next(parts, None))))
+    response = current_app.response_class(stream_with_context(chunks(next(parts, None))), mimetype=JSON)
     response.call_on_close(parts.close)
     return response

@@ -11,7 +11,7 @@ from project import db, readiness, transfer
 from project.api.models import User
 from project.commands.script_compat import Command, Option
 from project.commands.waiting import wait_for_database
-from project.database import utcnow
+from project.timestamps import utcnow
 
 BATCH = 1000
 ORIGINAL = (('michael', 'michael@realpython.com'), ('michaelherman', 'michael@mherman.org'))

@@ -30,7 +30,7 @@ from project import config, create_app, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
-from project.database import utcnow
+from project.timestamps import utcnow
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import NOON, OLD

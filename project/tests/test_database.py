@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 import unittest
-from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from unittest import mock
 
@@ -25,102 +24,12 @@ from project.api.models import User
 from project.tests.base import BaseTestCase, dispose, make_app
 from project.tests.test_users import ANN
 
-TOKYO = timezone(timedelta(hours=9))
-
 
 def refused(sqlstate, kind=psycopg2.Error):
     """An error of PostgreSQL as SQLAlchemy raises it."""
     original = kind('secret inside')
     original.__setstate__({'pgcode': sqlstate})
     return DBAPIError('SELECT 1', {}, original)
-
-
-class TimeTest(BaseTestCase):
-    """The same on both databases, wherever the machine and the session think that they are."""
-
-    def test_moment_comes_back_in_utc(self):
-        moments = [
-            datetime(2026, 7, 1, 12, 0, 0, 1, tzinfo=UTC),
-            datetime(2026, 7, 1, 12, 0, tzinfo=TOKYO),
-            datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=timezone(-timedelta(hours=11, minutes=30))),
-        ]
-        db.session.add_all(User('ann', f'{n}@example.com', moment) for n, moment in enumerate(moments))
-        db.session.commit()
-        found = db.session.scalars(select(User.created_at).order_by(User.id)).all()
-        self.assertEqual(found, moments)
-        self.assertEqual({moment.tzinfo for moment in found}, {UTC})
-        served = [user['created_at'] for user in self.list_users()]
-        self.assertEqual(
-            served, ['2027-01-01T11:29:59.999999Z', '2026-07-01T12:00:00.000001Z', '2026-07-01T03:00:00.000000Z']
-        )
-
-    def test_moment_without_a_zone_is_refused(self):
-        db.session.add(User('ann', 'ann@example.com', datetime(2026, 7, 1)))  # noqa: DTZ001, it is to be refused
-        with self.assertRaisesRegex(Exception, 'a moment needs a time zone'):
-            db.session.commit()
-        db.session.rollback()
-
-    def test_no_moment_stays_none(self):
-        column = database.UTCDateTime()
-        self.assertIsNone(column.process_bind_param(None, sqlite.dialect()))
-        self.assertIsNone(column.process_result_value(None, sqlite.dialect()))
-
-    def check_now(self, client):
-        before = datetime.now(UTC)
-        response = client.post('/users', json=ANN | {'email': f'{time.monotonic_ns()}@example.com'})
-        after = datetime.now(UTC)
-        self.assertEqual(response.status_code, 201, response.text)
-        user = response.json['data']
-        self.assertTrue(before <= datetime.fromisoformat(user['created_at']) <= after, user)
-        self.assertEqual(client.get(f'/users/{user["id"]}').json['data'], user)
-        self.assertEqual(client.get('/users').json['data']['users'][0], user)
-
-    def test_time_zone_of_the_machine_makes_no_difference(self):
-        self.addCleanup(time.tzset)
-        for zone in ('Asia/Tokyo', 'America/Los_Angeles', 'UTC'):
-            with self.subTest(zone=zone), mock.patch.dict(os.environ, TZ=zone):
-                time.tzset()
-                self.check_now(self.client_of())
-
-    def test_time_zone_of_the_session_makes_no_difference(self):
-        if not self.on_postgresql:
-            self.skipTest('SQLite has no time zones')
-        url = db.engine.url
-        for zone in ('Asia/Tokyo', 'America/Los_Angeles'):
-            with self.subTest(zone=zone):
-                options = {'options': f'-ctimezone={zone}'}
-                client = self.client_of(SQLALCHEMY_DATABASE_URI=url.update_query_dict(options))
-                with client.application.app_context():
-                    self.assertEqual(db.session.scalar(text('SHOW timezone')), zone)
-                self.check_now(client)
-
-    def test_moments_are_answered_with_six_digits_of_a_second(self):
-        for number, fraction in enumerate(('.000000', '.100000', '.120000', '.123400', '.000001', '.123456')):
-            moment = f'2026-07-01T12:00:00{fraction}Z'
-            with self.subTest(moment=moment):
-                user = User('ann', f'{number}@example.com', datetime.fromisoformat(moment))
-                db.session.add(user)
-                db.session.commit()
-                self.assertEqual(self.client.get(f'/users/{user.id}').json['data']['created_at'], moment)
-                # As SQLite and as PostgreSQL have it.
-                for stored in (moment, f'2026-07-01 12:00:00{fraction.rstrip("0").rstrip(".")}'):
-                    self.assertEqual(database.rfc3339(stored), moment)
-
-    def test_both_databases_write_the_moment_themselves(self):
-        moment = database.as_text(User.created_at)
-        self.assertEqual(str(moment.compile(dialect=sqlite.dialect())), 'users.created_at')
-        self.assertEqual(
-            str(moment.compile(dialect=postgresql.dialect())),
-            "timezone('UTC'::text, users.created_at)::text",
-        )
-        for dialect in (sqlite.dialect(), postgresql.dialect()):
-            self.assertIsNotNone(
-                database.UTCDateTime().dialect_impl(dialect).process_result_value(datetime.now(UTC), dialect)
-            )
-        naive = datetime(2026, 7, 1, 12)  # noqa: DTZ001, as SQLite has it
-        self.assertEqual(
-            database.UTCDateTime().process_result_value(naive, sqlite.dialect()), naive.replace(tzinfo=UTC)
-        )
 
 
 class SQLiteTest(unittest.TestCase):

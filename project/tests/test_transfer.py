@@ -55,15 +55,18 @@ NO_USERS = [
     (ANN | {'email': '\ud800'}, 'it must be a JSON object'),
     (ANN | {'email': WIDE * 129}, 'email must have at most 128 characters'),
     (ANN | {'active': 1}, 'active must be true or false'),
-    (ANN | {'created_at': 1795364031}, 'created_at must be a moment such as 2026-11-22T16:13:51.482913Z'),
-    (ANN | {'created_at': '2026-11-22T16:13:51Z'}, 'created_at must be a moment such as 2026-11-22T16:13:51.482913Z'),
+    (ANN | {'created_at': 1795364031}, 'created_at must be a timestamp such as 2026-11-22T16:13:51.482913Z'),
+    (
+        ANN | {'created_at': '2026-11-22T16:13:51Z'},
+        'created_at must be a timestamp such as 2026-11-22T16:13:51.482913Z',
+    ),
     (
         ANN | {'created_at': '2026-02-30T16:13:51.482913Z'},
-        'created_at must be a moment such as 2026-11-22T16:13:51.482913Z',
+        'created_at must be a timestamp such as 2026-11-22T16:13:51.482913Z',
     ),
     (
         ANN | {'created_at': '2026-11-22T16:13:51.482913+01:00'},
-        'created_at must be a moment such as 2026-11-22T16:13:51.482913Z',
+        'created_at must be a timestamp such as 2026-11-22T16:13:51.482913Z',
     ),
     (ANN | {'\x1b[31m': 1}, "'\\x1b[31m' is no field of a user"),
     (

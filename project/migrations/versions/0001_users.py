@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 
-from project.database import UTCDateTime
+from project.timestamps import UTCDateTime
 
 revision = '0001'
 down_revision = None

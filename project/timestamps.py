@@ -1,0 +1,115 @@
+"""Timestamps: the column type, the text, and parsing. All are in UTC; a naive ``datetime`` means UTC."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy.dialects.sqlite import DATETIME
+from sqlalchemy.event import listen
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import ColumnProperty, QueryableAttribute
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+RFC3339 = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z')
+
+
+def utcnow() -> datetime:
+    """Return the current time, timezone-aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def as_utc(value: datetime) -> datetime:
+    """Return ``value`` timezone-aware and in UTC.
+
+    :param value: a naive ``datetime``, which means UTC, or an aware one, which is converted.
+    :raises OverflowError: the year in UTC is not one of 1 to 9999.
+    """
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def to_text(value: datetime) -> str:
+    """Return the RFC 3339 text with six digits of a second, such as ``2026-11-22T16:13:51.482913Z``.
+
+    :param value: as for :func:`as_utc`, which raises the same errors.
+    """
+    return as_utc(value).replace(tzinfo=None).isoformat(timespec='microseconds') + 'Z'
+
+
+def parse(text: str) -> datetime:
+    """Return the ``datetime`` of a text that :func:`to_text` wrote.
+
+    :raises ValueError: it has another form, or there is no such day or time.
+    """
+    if not RFC3339.fullmatch(text):
+        raise ValueError('a timestamp must have the form 2026-11-22T16:13:51.482913Z')
+    return datetime.fromisoformat(text)
+
+
+class UTCDateTime(TypeDecorator):
+    """A column of timestamps, whatever the time zone of the machine or of the session.
+
+    PostgreSQL has a type for it. SQLite has none and drops the zone, so there the column holds the text of
+    :func:`to_text`, which sorts as the timestamps do.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine:
+        """Return the column's type on ``dialect``."""
+        if dialect.name == 'sqlite':
+            stored = '%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ'
+            return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
+        return self.impl
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return ``value`` in UTC, as it is stored and compared."""
+        return value and as_utc(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return a stored ``value`` timezone-aware and in UTC."""
+        return value and as_utc(value)
+
+
+def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute) -> None:
+    """Listen to assignments to ``attribute`` if its column is a :class:`UTCDateTime`, and convert them to UTC.
+
+    So an attribute reads the same before and after it is stored. This is a listener for SQLAlchemy's event
+    ``attribute_instrument`` (its manual: "ORM Events").
+    """
+    prop = attribute.property
+    if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0].type, UTCDateTime):
+        listen(attribute, 'set', lambda target, value, *rest: value and as_utc(value), retval=True)
+
+
+class as_text(FunctionElement):  # noqa: N801, since SQL functions have lower-case names
+    """``as_text(column)``: a UTCDateTime column in UTC, as the text that the database has for it.
+
+    Making a ``datetime`` and then its text would take longer than all the rest of a row, and PostgreSQL's
+    ``to_char`` takes longer than :func:`rfc3339`.
+    """
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(as_text, 'postgresql')
+def _as_text_postgresql(element: as_text, compiler: SQLCompiler, **kw: Any) -> str:
+    # ISO 8601, since psycopg2 sets DateStyle. AT TIME ZONE is written as its function with explicit types.
+    return f"timezone('UTC'::text, {compiler.process(element.clauses, **kw)})::text"
+
+
+@compiles(as_text, 'sqlite')
+def _as_text_sqlite(element: as_text, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+def rfc3339(text: str) -> str:
+    """Return the text of :func:`to_text` for what :class:`as_text` selected.
+
+    :param text: PostgreSQL has a space for the T, no Z, and no zeros at the end.
+    """
+    return f'{text[:10]}T{text[11:19]}.{text[20:26]:0<6}Z'
