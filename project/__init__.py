@@ -1,6 +1,10 @@
 """The users service."""
 
-from flask import Flask, Response, request
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 
 from project import config, database
@@ -11,26 +15,55 @@ from project.json_provider import OrjsonProvider
 __version__ = '1.0.0'
 
 
-class NoSession(SessionInterface):
-    """No route keeps anything in a cookie, so no request pays for reading one."""
+NO_SESSIONS = (
+    'This service keeps no sessions: it sets no cookies, and clients send a token with each request. '
+    'To use sessions all the same, remove the line session_interface = NoSessions() from project/__init__.py.'
+)
 
-    def open_session(self, app, request):
-        """The same empty session for every request; it refuses to be written to."""
+
+class NoSession(NullSession):
+    """An empty session that rejects changes, and says why a key is missing."""
+
+    def _reject(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(NO_SESSIONS)
+
+    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _reject
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise KeyError(key, NO_SESSIONS)
+
+
+class NoSessions(SessionInterface):
+    """Gives each request the same empty session, so that no request pays for reading a cookie."""
+
+    def open_session(self, app: Flask, request: Request) -> NoSession:
+        """Return the empty session."""
         return EMPTY_SESSION
 
 
-EMPTY_SESSION = NullSession()
+EMPTY_SESSION = NoSession()
 
 
 class Service(Flask):
-    """Flask as this service uses it: JSON, no cookies, no ``async`` views."""
+    """Flask as this service uses it: JSON by orjson, and no sessions."""
 
     json_provider_class = OrjsonProvider
-    session_interface = NoSession()
+    session_interface = NoSessions()
+    _event_loop = threading.RLock()
 
-    def ensure_sync(self, func):
-        """``func`` as it is; Flask would look at each function that a request goes through whether it is ``async``."""
-        return func
+    def async_to_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs an ``async`` one; it needs asgiref, as Flask's error message says.
+
+        A thread runs one event loop at a time, and gunicorn's gevent worker is one thread: other ``async`` views
+        of the worker wait, all other requests don't.
+        """
+        run = super().async_to_sync(func)
+
+        def run_alone(*args: Any, **kwargs: Any) -> Any:
+            with self._event_loop:
+                return run(*args, **kwargs)
+
+        return run_alone
 
     def make_default_options_response(self) -> Response:
         """Return the response to OPTIONS, which allows a CORS preflight (Fetch standard) the methods of the route."""
