@@ -13,15 +13,17 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import cache
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 import sqlalchemy.util.queue
 from flask import current_app
-from sqlalchemy import event, text
+from sqlalchemy import Engine, ExceptionContext, Executable, Row, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
@@ -33,6 +35,8 @@ REQUEST_SECONDS = 4.5
 CONNECT_SECONDS = 1.0  # how long one address of a database host may take to accept a connection
 POOL_SECONDS = 1  # how long to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
 BREAK_SECONDS = 0.25  # how long to fail at once after a deadline has passed
+# The SQLSTATEs of a server that became a standby or stops.
+LOST = ('25006', '57P01', '57P02', '57P03')
 
 _end = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
 
@@ -61,6 +65,8 @@ def configure(app):
         'pool_timeout': POOL_SECONDS,
         # The connection used last: few servers are busy with much, rather than many woken up for little.
         'pool_use_lifo': True,
+        # The values are personal data, which errors must not carry into the log.
+        'hide_parameters': True,
     }
     if url.get_backend_name() == 'postgresql':
         # Texts are UTF-8 whatever the server's default; hstore would cost a query for each new connection.
@@ -81,6 +87,7 @@ def init_app(app):
     app.extensions['breaker'] = Breaker()
     with app.app_context():
         app.extensions['engines'] = app.extensions['sqlalchemy'].engines
+    event.listen(app.extensions['engines']['autocommit'], 'handle_error', _judge_connection)
     for name, engine in app.extensions['engines'].items():
         if engine.dialect.name == 'sqlite':
             event.listen(engine, 'connect', _prepare_sqlite)
@@ -324,7 +331,7 @@ def write(statement, parameters=None):
     failure that the database reports as rolled back is tried again; anything else may have been
     committed, and is raised.
 
-    :param statement: with RETURNING; the same object each time, so that SQLAlchemy compiles it once.
+    :param statement: with RETURNING; SQLAlchemy adds the columns that have a Python default.
     :param parameters: its bound values by name.
     :raises sqlalchemy.exc.SQLAlchemyError, FrozenError: the database is in trouble, the outcome unknown.
     """
@@ -334,10 +341,27 @@ def write(statement, parameters=None):
             read(_ONE)
         for last_try in (False, False, True):
             try:
-                return _run(_engine('autocommit'), statement, parameters)
+                return _execute(_engine('autocommit'), statement, parameters)
             except DBAPIError as error:
                 if last_try or not _rolled_back(error):
                     raise
+
+
+def _execute(engine: Engine, statement: Executable, parameters: dict[str, Any] | None) -> Sequence[Row]:
+    """Run a statement by SQLAlchemy, with the Python defaults of its columns, and return its rows."""
+    with engine.connect() as connection:
+        while _died(connection.connection):  # the next one of the pool may have died with it
+            connection.invalidate()
+        return connection.execute(statement, parameters).all()
+
+
+def _judge_connection(context: ExceptionContext) -> None:
+    """Decide which connections :func:`_execute` may not use again after an error."""
+    error = context.original_exception
+    if getattr(error, 'pgcode', None) in LOST:
+        context.is_disconnect = True
+    # One slow COMMIT says nothing against the others of the pool.
+    context.invalidate_pool_on_disconnect = not isinstance(error, DeadlineError)
 
 
 def _run(engine, statement, parameters):
@@ -358,9 +382,7 @@ def _run(engine, statement, parameters):
         return cursor.fetchall()
     except errors as error:
         gone = connection is not None and _leads_nowhere(error, connection, engine.dialect)
-        if gone and isinstance(error, DeadlineError) and statement.is_dml:
-            connection.invalidate(error)  # one slow COMMIT says nothing against the others of the pool
-        elif gone:
+        if gone:
             # The others lead nowhere, too: each would cost a request its deadline. This is what SQLAlchemy does then:
             # they are replaced when they are next asked for. After dispose() those in use would stay open.
             engine.pool._invalidate(connection, error)
@@ -381,7 +403,7 @@ def _compile(statement, dialect):
 
 def _leads_nowhere(error, connection, dialect):
     """Whether the connection is of no use any more: closed, or to a server that became a standby or goes away."""
-    if getattr(error, 'pgcode', None) in ('25006', '57P01', '57P02', '57P03'):
+    if getattr(error, 'pgcode', None) in LOST:
         return True
     return dialect.is_disconnect(error, connection.dbapi_connection, None)
 

@@ -254,7 +254,8 @@ def _add(connection, users):
     if len(added) == len(users):
         return 0, {}
     ids = {user['id'] for user in users.values()}
-    stored = {row.id: row._asdict() for row in connection.execute(select(User.__table__).where(User.id.in_(ids)))}
+    columns = [User.__table__.c[name] for name in validation.StoredUser.model_fields]
+    stored = {row.id: row._asdict() for row in connection.execute(select(*columns).where(User.id.in_(ids)))}
     there, refused = 0, {}
     for line, user in users.items():
         other = stored.get(user['id'])
@@ -265,8 +266,9 @@ def _add(connection, users):
             differing = ' and '.join(name for name in user if user[name] != other[name])
             refused[line] = f'the user with the id {user["id"]} is there already, with another {differing}'
         else:
-            # Only an id and an address can be taken.
-            refused[line] = 'another user has its email'
+            # What is unique and no id is taken.
+            names = dict.fromkeys(name for columns in User.unique().values() for name in columns)
+            refused[line] = f'another user has its {" or ".join(names)}'
     return there, refused
 
 

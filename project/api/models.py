@@ -6,8 +6,10 @@ from functools import cache
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Insert,
     Integer,
     String,
+    UniqueConstraint,
     bindparam,
     delete,
     false,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from project import db
 from project.timestamps import UTCDateTime, as_text, rfc3339, utcnow
@@ -73,14 +76,9 @@ class User(db.Model):
 
     @classmethod
     @cache
-    def adding(cls):
-        """Insert a user and return it; the unique index decides whether its email is free.
-
-        ``created_at`` is bound as the text that it is in an answer.
-        """
-        created_at = bindparam('created_at', type_=String)
-        values = {'username': bindparam('username'), 'email': bindparam('email'), 'created_at': created_at}
-        return insert(cls).values(active=false(), **values).returning(*cls.on_the_wire())
+    def adding(cls) -> Insert:
+        """Insert a user and return it; the database decides whether its email, and all that is unique, is free."""
+        return insert(cls).returning(*cls.on_the_wire())
 
     @classmethod
     @cache
@@ -105,10 +103,25 @@ class User(db.Model):
                 statement = statement.where(column == bindparam(f'old_{column.name}'))
         return statement.returning(*cls.on_the_wire())
 
-    @staticmethod
-    def email_is_taken(error):
-        """Whether an ``IntegrityError`` comes from the unique index on the address."""
-        return 'users_email_key' in str(error.orig)
+    @classmethod
+    @cache
+    def unique(cls) -> dict[str, list[str]]:
+        """Return the columns that are unique, alone or together, by the name of their index or constraint."""
+        indexes = [index for index in cls.__table__.indexes if index.unique]
+        constraints = [one for one in cls.__table__.constraints if isinstance(one, UniqueConstraint)]
+        return {one.name: [column.name for column in one.columns] for one in (*indexes, *constraints)}
+
+    @classmethod
+    def taken(cls, error: IntegrityError) -> list[str]:
+        """Return the names of the columns whose values another user has; none if ``error`` is another breach."""
+        if diagnostics := getattr(error.orig, 'diag', None):  # of PostgreSQL
+            return cls.unique().get(diagnostics.constraint_name, [])
+        _, _, place = str(error.orig).partition('UNIQUE constraint failed: ')
+        # SQLite names an index only if it is on an expression, else the columns.
+        if place.startswith('index '):
+            return cls.unique().get(place.removeprefix('index ').strip("'"), [])
+        names = [name.removeprefix(f'{cls.__tablename__}.') for name in place.split(', ')]
+        return names if names in cls.unique().values() else []
 
     @staticmethod
     def to_dicts(rows):

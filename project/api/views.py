@@ -8,7 +8,7 @@ import orjson
 from flask import Blueprint, abort, current_app, request, stream_with_context
 from sqlalchemy.exc import IntegrityError
 
-from project import database, timestamps
+from project import database
 from project.api import validation
 from project.api.models import MAX_ID, User
 
@@ -23,7 +23,7 @@ users_blueprint = Blueprint('users', __name__)
 def add_user():
     """Add a user."""
     new_user = validation.body(validation.NewUser, request)
-    user = write_user(User.adding(), new_user | {'created_at': timestamps.to_text(timestamps.utcnow())})
+    user = write_user(User.adding(), new_user)
     headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
 
@@ -108,15 +108,18 @@ def bound_to(user):
 def write_user(statement, values):
     """Run a statement that writes one user, and return the user as a dict.
 
-    It checks and writes at once, so whoever came between the reading of a user and this is noticed here:
-    an email that is taken by now is a 400, a user who changed a 412, one who is gone a 404.
+    The database checks and writes in one statement, so a change that another request made meanwhile is noticed:
+    400 for a value that is unique and taken, 412 for a user who changed, 404 for one who was removed.
     """
     try:
         rows = database.write(statement, values)
     except IntegrityError as error:
-        if not User.email_is_taken(error):
+        taken = User.taken(error)
+        if not taken:
             raise
-        abort(400, 'Sorry. That email already exists.')
+        if taken == ['email']:
+            abort(400, 'Sorry. That email already exists.')
+        raise validation.Invalid('Invalid payload.', dict.fromkeys(taken, 'is already taken')) from None
     if not rows:
         if 'If-Match' in request.headers:
             abort(412, 'The user has changed since it was read.')

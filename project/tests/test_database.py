@@ -13,8 +13,7 @@ from unittest import mock
 
 import psycopg2
 import psycopg2.extensions
-from sqlalchemy import insert, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import insert, text
 from sqlalchemy.dialects.postgresql import psycopg2 as psycopg2_dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -110,7 +109,8 @@ class TroubleTest(BaseTestCase):
 
     def attempts(self, function, *outcomes):
         """How often a statement is sent whose attempts have these outcomes."""
-        with mock.patch.object(database, '_run', side_effect=outcomes) as run:
+        name = '_run' if function is database.read else '_execute'
+        with mock.patch.object(database, name, side_effect=outcomes) as run:
             try:
                 self.assertEqual(function(text('SELECT 1')), ['row'])
             except DBAPIError:
@@ -161,31 +161,45 @@ class TroubleTest(BaseTestCase):
         server.close()  # as the server does when it stops
         closed.dbapi_connection.closed = 2  # as psycopg2 does when its wait was broken off
         self.pool_of(dead, closed, alive)
-        self.assertEqual(database.write(text('SELECT 1')), ['row'])
+        self.assertEqual(database.read(text('SELECT 1')), ['row'])
         for connection in (dead, closed):
             connection.invalidate.assert_called_once_with()
             connection.cursor.assert_not_called()
         alive.invalidate.assert_not_called()
         alive.close.assert_called_once_with()
 
-    def test_slow_commit_says_nothing_against_other_connections_but_a_slow_read_does(self):
-        for function, statement, all_replaced in (
-            (database.write, User.adding(), 0),
-            (database.read, User.by_id(), 1),
-        ):
-            with self.subTest(function=function.__name__):
-                connection, _ = self.connection()
+    def test_disconnected_connection_is_replaced_before_a_write(self):
+        (dead, server), (alive, _) = self.connection(), self.connection()
+        server.close()
+        engine = self.pool_of()
+        connection = engine.connect.return_value = mock.MagicMock()
+        connection.__enter__.return_value = connection
+        type(connection).connection = mock.PropertyMock(side_effect=[dead, alive])
+        connection.execute.return_value.all.return_value = ['row']
+        self.assertEqual(database.write(text('SELECT 1')), ['row'])
+        connection.invalidate.assert_called_once_with()
 
-                def fail(*args, driver=connection.dbapi_connection):
-                    driver.closed = 1
-                    raise database.DeadlineError('late')
+    def test_slow_read_disconnects_all_idle_connections(self):
+        connection, _ = self.connection()
 
-                connection.cursor.return_value.execute.side_effect = fail
-                engine = self.pool_of(connection)
-                with self.assertRaises(OperationalError):
-                    function(statement, {})
-                self.assertEqual(connection.invalidate.call_count, 1 - all_replaced)
-                self.assertEqual(engine.pool._invalidate.call_count, all_replaced)
+        def fail(*args):
+            connection.dbapi_connection.closed = 1
+            raise database.DeadlineError('late')
+
+        connection.cursor.return_value.execute.side_effect = fail
+        engine = self.pool_of(connection)
+        with self.assertRaises(OperationalError):
+            database.read(User.by_id(), {})
+        engine.pool._invalidate.assert_called_once()
+
+    def test_slow_commit_says_nothing_against_other_connections_but_a_lost_server_does(self):
+        error = psycopg2.Error()
+        error.__setstate__({'pgcode': '25006'})
+        for original, lost, all_replaced in ((database.DeadlineError('late'), False, False), (error, True, True)):
+            with self.subTest(error=type(original).__name__):
+                context = SimpleNamespace(original_exception=original, is_disconnect=False)
+                database._judge_connection(context)
+                self.assertEqual((context.is_disconnect, context.invalidate_pool_on_disconnect), (lost, all_replaced))
 
     def test_stream_of_postgresql_is_one_cursor_that_starts_at_once(self):
         for taken in (2, 1):

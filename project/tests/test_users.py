@@ -2,6 +2,7 @@
 
 import io
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -282,7 +283,32 @@ class AddUserTest(BaseTestCase):
         with self.assertRaises(IntegrityError) as raised:
             db.session.commit()
         db.session.rollback()
-        self.assertTrue(User.email_is_taken(raised.exception))
+        self.assertEqual(User.taken(raised.exception), ['email'])
+
+    def test_columns_that_are_taken_are_known_by_the_errors_of_both_databases(self):
+        for original, columns in (
+            (sqlite3.IntegrityError("UNIQUE constraint failed: index 'users_email_key'"), ['email']),
+            (sqlite3.IntegrityError('UNIQUE constraint failed: users.id'), []),
+            (sqlite3.IntegrityError('NOT NULL constraint failed: users.email'), []),
+            (mock.Mock(diag=mock.Mock(constraint_name='users_email_key')), ['email']),
+            (mock.Mock(diag=mock.Mock(constraint_name='users_pkey')), []),
+            (mock.Mock(diag=mock.Mock(constraint_name=None)), []),
+        ):
+            with self.subTest(original=original):
+                self.assertEqual(User.taken(IntegrityError('', {}, original)), columns)
+
+    def test_other_unique_columns_are_named_in_errors(self):
+        for name, columns in (('one', ['username']), ('two', ['username', 'active'])):
+            with self.subTest(columns=columns), mock.patch.object(User, 'unique', return_value={name: columns}):
+                errors = (
+                    sqlite3.IntegrityError(f'UNIQUE constraint failed: {", ".join(f"users.{one}" for one in columns)}'),
+                    mock.Mock(diag=mock.Mock(constraint_name=name)),
+                )
+                for original in errors:
+                    error = IntegrityError('', {}, original)
+                    with mock.patch('project.database.write', side_effect=error):
+                        response = self.client.post('/users', json=ANN)
+                    self.assert_failure(response, 400, 'Invalid payload.', dict.fromkeys(columns, 'is already taken'))
 
 
 class GetUsersTest(BaseTestCase):
