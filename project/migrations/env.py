@@ -1,12 +1,22 @@
 """How Alembic reaches the database: through the app's engine, one upgrade at a time."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from enum import Enum
+from typing import Any
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import AddColumnOp, MigrationScript, ModifyTableOps
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from flask import current_app
-from sqlalchemy import text
+from sqlalchemy import Column, Connection, Table, event, text
 from sqlalchemy.exc import DBAPIError
+
+from project.timestamps import UTCDateTime
 
 # Any number will do that nothing else in the database locks.
 LOCK = 'SELECT pg_advisory_xact_lock(7463921)'
@@ -16,40 +26,152 @@ warnings.filterwarnings('ignore', 'autogenerate skipping metadata-specified expr
 extension = current_app.extensions['migrate']
 
 
-def drop_empty(_context: object, _revision: object, directives: list) -> None:
-    """Write no migration that ``db migrate`` found nothing for."""
-    # Without the first condition "db check" would find nothing to compare.
-    if getattr(context.config.cmd_opts, 'autogenerate', False) and directives[0].upgrade_ops.is_empty():
-        directives.clear()
+# --- what "db migrate" writes
+
+
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
+    """Return how a migration names the type of a timestamp, and have it imported; False for everything else."""
+    if kind == 'type' and isinstance(item, UTCDateTime):
+        autogen.imports.add('from project.timestamps import UTCDateTime')
+        return 'UTCDateTime'
+    return False
+
+
+def complete_script(migration: MigrationContext, revision: Any, scripts: list[MigrationScript]) -> None:
+    """Write no file if the models have not changed. Give new columns the value of the existing rows.
+
+    :raises CommandError: a new column must not be NULL, and the model names no value for it.
+    """
+    # "db check" must get an empty script: it compares it.
+    if getattr(migration.config.cmd_opts, 'autogenerate', False) and scripts[0].upgrade_ops.is_empty():
+        scripts.clear()
         print('The models have not changed: no migration was written.')
+        return
+    for table in scripts[0].upgrade_ops.ops:
+        for operation in table.ops if isinstance(table, ModifyTableOps) else ():
+            if isinstance(operation, AddColumnOp):
+                operation.column = with_server_default(operation.table_name, operation.column)
 
 
-def run():
-    with extension.db.engine.connect() as connection:
-        context.configure(
-            connection=connection,
-            target_metadata=extension.db.metadata,
-            process_revision_directives=drop_empty,
-            **extension.configure_args,
+def with_server_default(table: str, column: Column) -> Column:
+    """Return ``column``, or a copy whose server default is the default of the model.
+
+    :raises CommandError: the column must not be NULL, and has no default that can be written into a migration.
+    """
+    if column.nullable or column.server_default is not None:
+        return column
+    default = column.default.arg if column.default is not None and column.default.is_scalar else None
+    # SQLAlchemy stores the name of an enumeration's member, not its value.
+    if not isinstance(default, bool | int | float | Decimal | str) or isinstance(default, Enum):
+        raise CommandError(
+            f'the column {table}.{column.name} must not be NULL, so existing rows need a value: '
+            "give it a default such as default=0, a server_default such as server_default='0', or nullable=True"
         )
+    # Both databases read '0' and '1' as booleans.
+    server_default = str(int(default)) if isinstance(default, bool) else str(default)
+    return Column(column.name, column.type, server_default=server_default, nullable=False, comment=column.comment)
+
+
+# --- SQLite's batch migrations, which copy a table, drop it and rename the copy
+
+# The prefix that Alembic gives the copy.
+COPY = '_alembic_tmp_'
+EXPRESSION_INDEXES = text(
+    "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = :table AND sql IS NOT NULL"
+    ' AND EXISTS (SELECT 1 FROM pragma_index_xinfo(sqlite_master.name) WHERE cid = -2)'
+)
+
+
+@contextmanager
+def complete_copies() -> Iterator[Any]:
+    """Let a copy keep what SQLAlchemy does not reflect: AUTOINCREMENT, its counter, and indexes on expressions.
+
+    Without them a user could get the id of a deleted one, or the email of another.
+
+    :returns: a function that makes the indexes again, for Alembic's ``on_version_apply``.
+    """
+    lost = {}
+
+    def before_create(copy: Table, connection: Connection, **options: Any) -> None:
+        if copy.name.startswith(COPY):
+            table = {'table': copy.name.removeprefix(COPY)}
+            sql = connection.scalar(text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :table"), table)
+            copy.dialect_options['sqlite']['autoincrement'] = 'AUTOINCREMENT' in sql
+            lost.update(connection.execute(EXPRESSION_INDEXES, table).tuples().all())
+
+    def after_create(copy: Table, connection: Connection, **options: Any) -> None:
+        if copy.name.startswith(COPY) and copy.dialect_options['sqlite']['autoincrement']:
+            connection.execute(
+                text('INSERT INTO sqlite_sequence SELECT :copy, seq FROM sqlite_sequence WHERE name = :table'),
+                {'copy': copy.name, 'table': copy.name.removeprefix(COPY)},
+            )
+
+    def make_indexes(ctx: MigrationContext, **options: Any) -> None:
+        present = set(ctx.connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'index'")))
+        for name, sql in lost.items():
+            if name not in present:
+                ctx.connection.exec_driver_sql(sql)
+        lost.clear()
+
+    event.listen(Table, 'before_create', before_create)
+    event.listen(Table, 'after_create', after_create)
+    try:
+        yield make_indexes
+    finally:
+        event.remove(Table, 'before_create', before_create)
+        event.remove(Table, 'after_create', after_create)
+
+
+# --- running
+
+
+def configure(*on_version_apply: Callable[..., None], **options: Any) -> None:
+    """Configure Alembic for the models of the app.
+
+    :param on_version_apply: functions to call after each migration, besides the one that a command has set.
+    """
+    arguments = dict(extension.configure_args)
+    if callback := arguments.pop('on_version_apply', None):
+        on_version_apply += (callback,)
+    context.configure(
+        target_metadata=extension.db.metadata,
+        process_revision_directives=complete_script,
+        render_item=render_item,
+        on_version_apply=on_version_apply,
+        **options,
+        **arguments,
+    )
+
+
+def run_on_postgresql(connection: Connection) -> None:
+    """Run the migrations in one transaction."""
+    configure(connection=connection)
+    with context.begin_transaction():
+        # Instances that start together all want to upgrade: the others wait, and find it done.
+        connection.execute(text(LOCK))
+        context.run_migrations()
+
+
+def run_on_sqlite(connection: Connection) -> None:
+    """Run each migration in a transaction."""
+    # Dropping a table whose foreign keys are enforced would delete or reject the rows that refer to it. Within
+    # a transaction the pragma does nothing, so the driver runs it, on a connection that does not return to the pool.
+    connection.detach()
+    connection.connection.dbapi_connection.execute('PRAGMA foreign_keys=OFF')
+    with complete_copies() as make_indexes:
+        configure(make_indexes, connection=connection)
         with context.begin_transaction():
-            if connection.dialect.name == 'postgresql':
-                # Instances that start together all want to upgrade: the others wait, and find it done.
-                connection.execute(text(LOCK))
             context.run_migrations()
 
 
 if context.is_offline_mode():
-    context.configure(
-        url=extension.db.engine.url,
-        target_metadata=extension.db.metadata,
-        literal_binds=True,
-        **extension.configure_args,
-    )
+    configure(url=extension.db.engine.url, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 else:
     try:
-        run()
+        with extension.db.engine.connect() as connection:
+            run = run_on_postgresql if connection.dialect.name == 'postgresql' else run_on_sqlite
+            run(connection)
     except DBAPIError as error:
         raise CommandError(f'the database refused: {str(error.orig).strip().splitlines()[0]}') from None
