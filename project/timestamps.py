@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, String
 from sqlalchemy.dialects.sqlite import DATETIME
-from sqlalchemy.event import listen
+from sqlalchemy.event import listens_for
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ColumnProperty, QueryableAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -82,7 +82,10 @@ def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute)
     """
     prop = attribute.property
     if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0].type, UTCDateTime):
-        listen(attribute, 'set', lambda target, value, *rest: value and as_utc(value), retval=True)
+
+        @listens_for(attribute, 'set', retval=True)
+        def convert(target: object, value: Any, *rest: Any) -> Any:
+            return as_utc(value) if isinstance(value, datetime) else value  # None, or an SQL expression
 
 
 class as_text(FunctionElement):  # noqa: N801, since SQL functions have lower-case names

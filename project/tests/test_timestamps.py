@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from unittest import mock
 
 from flask import Flask, jsonify
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import insert, literal, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from project import db, timestamps
@@ -88,6 +88,13 @@ class AttributeTest(BaseTestCase):
         db.session.commit()
         user.created_at = NAIVE
         self.assert_noon(user)
+        db.session.commit()
+        self.assert_noon(user)
+
+    def test_sql_expression_can_be_assigned(self):
+        user = User('ann', 'ann@example.com')
+        user.created_at = select(literal(NAIVE, timestamps.UTCDateTime)).scalar_subquery()
+        db.session.add(user)
         db.session.commit()
         self.assert_noon(user)
 
