@@ -30,10 +30,10 @@ from project import config, create_app, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
-from project.timestamps import utcnow
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import NOON, OLD
+from project.timestamps import utcnow
 
 SECONDS = 30
 
@@ -351,7 +351,7 @@ class WaitingTest(CommandTestCase):
             self.assert_reported('postgres://u:secret@nowhere/users', words)
 
     def test_server_without_the_database_or_the_user_is_reported_at_once(self):
-        url = make_app().config['SQLALCHEMY_DATABASE_URI']
+        url = url_of_tests()
         if url.get_backend_name() != 'postgresql':
             self.skipTest('SQLite has no server')
         where = re.escape(f'{url.host}:{url.port or 5432}')

@@ -14,8 +14,9 @@ from pathlib import Path
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
-from project import database_urls, db, seed
+from project import database_urls, db
 from project.api.models import User
+from project.commands import users
 from project.tests.base import ROOT, dispose, make_app, url_of_tests
 from project.tests.test_config import VARIABLES
 
@@ -54,7 +55,7 @@ class LessonTestCase(unittest.TestCase):
         cls.addClassCleanup(dispose, cls.app)
         with cls.app.app_context():
             db.create_all()
-            seed.seed_original()
+            users.seed_original()
         cls.users = cls.stored_users()
 
     @classmethod

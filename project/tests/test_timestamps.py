@@ -225,7 +225,7 @@ class NowTest(BaseTestCase):
     def test_time_zone_of_the_session_makes_no_difference(self):
         if not self.on_postgresql:
             self.skipTest('SQLite has no time zones')
-        url = self.app.config['SQLALCHEMY_DATABASE_URI']
+        url = db.engine.url
         for zone in ('Asia/Tokyo', 'America/Los_Angeles'):
             with self.subTest(zone=zone):
                 options = {'options': f'-ctimezone={zone}'}
