@@ -3,14 +3,27 @@
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from project import config, database
+from project import config
+from project.database.engine import configure
+
+if TYPE_CHECKING:
+    from flask_sqlalchemy.model import Model
+    from sqlalchemy import Table
+    from sqlalchemy.orm import DeclarativeBase
+
+    class DeclarativeModel(Model, DeclarativeBase):
+        """The type of ``db.Model``, which Flask-SQLAlchemy makes of these two when it is called."""
+
+        # SQLAlchemy's FromClause allows for models of a SELECT. All models of this service have a table.
+        __table__: ClassVar[Table]  # pyright: ignore[reportIncompatibleVariableOverride]
+
 
 _replacements: dict[Hashable, URL] = {}  # the test database, by the place of each database that tests must not use
 
@@ -53,7 +66,7 @@ def place(url: URL) -> Hashable:
     :param url: as :func:`parse` returns it.
     """
     if url.get_backend_name() == 'sqlite':
-        return (Path(__file__).parents[1] / 'instance' / url.database).resolve()
+        return (Path(__file__).parents[1] / 'instance' / str(url.database)).resolve()
     settings = url.get_dialect()().create_connect_args(url)[1]
     hosts, ports = (str(settings.get(name) or '').split(',') for name in ('host', 'port'))
     local = {'', '127.0.0.1', '::1'}
@@ -85,11 +98,13 @@ def parse(text: str | URL, variable: str) -> URL:
     )
 
 
-class Database(SQLAlchemy):
+class GuardedSQLAlchemy(SQLAlchemy):
     """SQLAlchemy that creates and drops tables only in the database that the app's configuration names.
 
     Flask-SQLAlchemy creates the engines in :meth:`init_app`. A configuration that is loaded later does not move them.
     """
+
+    Model: 'type[DeclarativeModel]'
 
     def init_app(self, app: Flask) -> None:
         """Create the engines of ``app``, and leave its ``SQLALCHEMY_DATABASE_URI`` as it was given.
@@ -98,7 +113,7 @@ class Database(SQLAlchemy):
         """
         given = app.config['SQLALCHEMY_DATABASE_URI']
         app.config['SQLALCHEMY_DATABASE_URI'] = app.extensions['database_url'] = engine_url(app.config)
-        database.configure(app)
+        configure(app)
         super().init_app(app)
         app.config['SQLALCHEMY_DATABASE_URI'] = given
 

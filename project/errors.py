@@ -1,40 +1,55 @@
-"""The JSON envelope of every failure."""
+"""JSON responses for exceptions."""
 
-from flask import Response, current_app, request
+from flask import Flask, current_app, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.wrappers import Response
 
-from project import database, readiness
+from project import readiness
+from project.database import database
+from project.database.errors import Unavailable, Undefined, translate
 
-DATABASE_ERRORS = (DBAPIError, PoolTimeout, database.FrozenError)
 
-
-def init_app(app):
-    """Answer every failure of ``app`` in the envelope."""
+def init_app(app: Flask) -> None:
+    """Register the error handlers of ``app``."""
     app.register_error_handler(HTTPException, envelope)
-    for kind in DATABASE_ERRORS:
-        app.register_error_handler(kind, database_error)
+    app.register_error_handler(Unavailable, unavailable)
+    app.register_error_handler(Undefined, undefined)
+    for kind in (DBAPIError, PoolTimeout):
+        app.register_error_handler(kind, session_error)
 
 
-def envelope(error):
-    """The answer to an error: ``status``, ``message``, and ``errors`` where fields are wrong.
+def envelope(error: HTTPException) -> Response:
+    """Return the JSON response for an error: ``status``, ``message``, and ``errors`` where fields are wrong.
 
-    :param error: a werkzeug ``HTTPException``. One that was raised with a description of its own shows it,
-        the others their name: werkzeug's descriptions speak to the reader of a browser. Its headers
-        (``Allow``, ``Retry-After``, ``WWW-Authenticate``) are kept.
+    :param error: a description of its own is the message, else its name is: werkzeug's descriptions are for readers
+        of a browser. Its headers (``Allow``, ``Retry-After``, ``WWW-Authenticate``) are kept.
     """
     response = error.get_response()
-    told = error.code < 500 or isinstance(error, ServiceUnavailable)
-    body = {
-        'status': 'fail' if error.code < 500 else 'error',
-        'message': error.description if told and error.description != type(error).description else error.name,
-    }
+    code = error.code or 500
+    own = error.description != type(error).description and (code < 500 or isinstance(error, ServiceUnavailable))
+    body = {'status': 'fail' if code < 500 else 'error', 'message': error.description if own else error.name}
     if errors := getattr(error, 'errors', None):
         body['errors'] = errors
     response.data = current_app.json.dumps(body)
     response.content_type = 'application/json'
     return response
+
+
+def unavailable(error: Unavailable) -> Response:
+    """Return 503 with ``Retry-After`` (RFC 9110 section 15.6.4)."""
+    if current_app.config['METRICS']:
+        from project import metrics
+
+        metrics.DATABASE_ERRORS.labels(error.kind).inc()
+    current_app.logger.error(
+        'database_unavailable', extra={'fields': {'error': error.kind, 'sqlstate': error.sqlstate}}
+    )
+    message = 'The database is not available. Try again in a moment.'
+    if request.method not in ('GET', 'HEAD'):
+        message = 'The database is not available. Whether the change was made is unknown: look before trying again.'
+    return envelope(ServiceUnavailable(message, retry_after=1))
 
 
 def not_ready(problem: str) -> Response:
@@ -46,35 +61,28 @@ def not_ready(problem: str) -> Response:
     return envelope(ServiceUnavailable(problem, retry_after=1))
 
 
-def database_error(error: Exception) -> Response:
-    """Return 503 with ``Retry-After`` (RFC 9110 section 15.6.4) if the database is unavailable or its schema not ready.
+def undefined(error: Undefined) -> Response:
+    """Return 503 if the schema is not that of the code.
 
-    The response never contains the text of the database.
-
-    :param error: any of those that the handler is registered for.
-    :raises Exception: ``error`` itself, which becomes a 500, when the statement is wrong.
+    :raises Undefined: the schema is right, so the statement is wrong, which is a 500.
     """
-    if database.is_schema_error(error):
-        try:
-            problem = readiness.inspect_schema().problem()
-        except DATABASE_ERRORS as reason:
-            error = reason
-        else:
-            if problem is None:
-                raise error
-            return not_ready(problem)
-    if not database.in_trouble(error):
+    try:
+        problem = readiness.inspect_schema(database.read).problem()
+    except Unavailable as reason:
+        return unavailable(reason)
+    if problem is None:
         raise error
-    original = getattr(error, 'orig', error)
-    if current_app.config['METRICS']:
-        from project import metrics
+    return not_ready(problem)
 
-        metrics.DATABASE_ERRORS.labels(type(original).__name__).inc()
-    current_app.logger.error(
-        'database_unavailable',
-        extra={'fields': {'error': type(original).__name__, 'sqlstate': getattr(original, 'pgcode', None)}},
-    )
-    message = 'The database is not available. Try again in a moment.'
-    if request.method not in ('GET', 'HEAD'):
-        message = 'The database is not available. Whether the change was made is unknown: look before trying again.'
-    return envelope(ServiceUnavailable(message, retry_after=1))
+
+def session_error(error: DBAPIError | PoolTimeout) -> Response:
+    """Return the response to an error of ``db.session``, which has not been translated.
+
+    :raises SQLAlchemyError: the statement is wrong, which is a 500.
+    """
+    translated = translate(error)
+    if isinstance(translated, Unavailable):
+        return unavailable(translated)
+    if isinstance(translated, Undefined):
+        return undefined(translated)
+    raise error

@@ -7,7 +7,7 @@ from sqlalchemy import MetaData, event
 from sqlalchemy.orm import DeclarativeBase
 
 from project import timestamps
-from project.database_urls import Database
+from project.database_urls import GuardedSQLAlchemy
 
 
 class Base(DeclarativeBase):
@@ -25,6 +25,6 @@ class Base(DeclarativeBase):
     )
 
 
-db = Database(model_class=Base)
+db = GuardedSQLAlchemy(model_class=Base)
 event.listen(db.Model, 'attribute_instrument', timestamps.convert_on_assignment, propagate=True)
 migrate = Migrate(directory=str(Path(__file__).parent / 'migrations'))

@@ -1,15 +1,17 @@
 """Whether the database has the tables and columns that the code needs, and which command makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy import Select, Table, column, exists, false, literal_column, select, table
 from sqlalchemy.exc import DBAPIError
 
-from project import database, db
+from project.database.errors import Undefined, translate
+from project.extensions import db
 
 REVISIONS = select(column('version_num')).select_from(table('alembic_version'))
 USERS = select(literal_column('1')).select_from(table('users')).where(false())  # the table of the first migration
@@ -74,37 +76,50 @@ class Schema:
         return NO_MIGRATION if self.revisions <= known else NEWER
 
 
-def inspect_schema(patient: bool = False) -> Schema:
+Read = Callable[[Select[Any]], Sequence[Any]]
+
+
+def inspect_schema(read: Read) -> Schema:
     """Return the state of the schema: in one round trip when it is complete and its revision recorded, else in four.
 
-    :param patient: wait as long as the database takes, as commands do, instead of as long as a request may.
-    :raises sqlalchemy.exc.SQLAlchemyError, project.database.FrozenError: the database is unavailable.
+    :param read: runs a SELECT and returns its rows.
+    :raises DatabaseError: the database is unavailable.
     """
     tables = tuple(db.metadata.tables.values())
-    rows = _read(_complete(REVISIONS, *tables), patient)
+    rows = _try(read, _complete(REVISIONS, *tables))
     if rows is not None:
         return Schema(frozenset(revision for revision, *_ in rows))
-    revisions = frozenset(revision for (revision,) in _read(REVISIONS, patient) or ())
+    revisions = frozenset(revision for (revision,) in _try(read, REVISIONS) or ())
     complete = _complete(select(literal_column('1')), *tables)
-    return Schema(revisions, _read(USERS, patient) is not None, _read(complete, patient) is not None)
+    return Schema(revisions, _try(read, USERS) is not None, _try(read, complete) is not None)
+
+
+def read_patiently(statement: Select[Any]) -> Sequence[Any]:
+    """Run a SELECT and return its rows, for as long as it takes: commands may wait for another one's lock.
+
+    :raises Undefined: a table or a column does not exist.
+    :raises sqlalchemy.exc.DBAPIError: any other error.
+    """
+    try:
+        with db.engines['reads'].connect() as connection:
+            return connection.execute(statement).all()
+    except DBAPIError as error:
+        if isinstance(undefined := translate(error), Undefined):
+            raise undefined from None
+        raise
 
 
 @cache
-def _complete(statement: Select, *tables: Table) -> Select:
+def _complete(statement: Select[Any], *tables: Table) -> Select[Any]:
     """Return ``statement`` with columns that fail unless all columns of ``tables`` exist. They read no rows."""
     return statement.add_columns(*(exists(select(*each.c).where(false())) for each in tables))
 
 
-def _read(statement: Select, patient: bool) -> Sequence[tuple] | None:
-    """Return the rows of a select, or None if a table or a column of it does not exist."""
+def _try(read: Read, statement: Select[Any]) -> Sequence[Any] | None:
+    """Return the rows of a SELECT, or None if a table or a column of it does not exist."""
     try:
-        if not patient:
-            return database.read(statement)
-        with db.engines['autocommit'].connect() as connection:
-            return connection.execute(statement).all()
-    except DBAPIError as error:
-        if not database.is_schema_error(error):
-            raise
+        return read(statement)
+    except Undefined:
         return None
 
 

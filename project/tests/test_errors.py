@@ -1,4 +1,4 @@
-"""Every failure comes in the envelope, and tells nothing of the inside."""
+"""Every failure has the JSON envelope, and no internal detail."""
 
 import sqlite3
 import tempfile
@@ -10,7 +10,9 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import BadGateway
 
-from project import database, db
+from project import db
+from project.database import connecting
+from project.database.connecting import TimedOut
 from project.tests.base import BEARER, TOKEN, BaseTestCase, dispose, make_app
 from project.tests.test_users import ANN
 
@@ -25,11 +27,11 @@ class UnknownTest(BaseTestCase):
         for path in (*paths.split(), *more.split(), '/' + 'x' * 3000):
             for method in ('GET', 'POST', 'DELETE', 'OPTIONS'):
                 with self.subTest(path=path[:30], method=method):
-                    # The client would take two slashes for the beginning of a host.
+                    # The test client would read two slashes as the start of a host name.
                     response = self.client.open(method=method, environ_overrides={'PATH_INFO': path})
                     self.assert_failure(response, 404, 'Not Found')
 
-    def test_more_slashes_at_the_beginning_make_no_difference(self):
+    def test_several_slashes_at_the_start_count_as_one(self):
         for path in ('//users', '///users'):
             with self.subTest(path=path):
                 response = self.client.get(environ_overrides={'PATH_INFO': path})
@@ -39,7 +41,7 @@ class UnknownTest(BaseTestCase):
         response = self.client.head('/nowhere')
         self.assertEqual((response.status_code, response.data), (404, b''))
 
-    def test_wrong_method_is_told_the_right_ones(self):
+    def test_response_to_a_wrong_method_names_the_right_ones(self):
         for path, methods in (
             ('/users', {'GET', 'HEAD', 'OPTIONS', 'POST'}),
             ('/users/1', {'GET', 'HEAD', 'OPTIONS', 'PATCH', 'DELETE'}),
@@ -55,12 +57,12 @@ class UnknownTest(BaseTestCase):
 class UnexpectedTest(BaseTestCase):
     settings = {'API_TOKENS': TOKEN}
 
-    def test_unexpected_exception_tells_nothing(self):
+    def test_unexpected_exception_shows_no_detail(self):
         for target, method, path in (
-            ('project.database.read', 'GET', '/users'),
-            ('project.database.read', 'GET', '/users/1'),
-            ('project.database.write', 'POST', '/users'),
-            ('project.api.views.etag', 'POST', '/users'),
+            ('project.database.Database.read', 'GET', '/users'),
+            ('project.database.Database.read', 'GET', '/users/1'),
+            ('project.database.Database.write', 'POST', '/users'),
+            ('project.api.users.etag', 'POST', '/users'),
             ('project.api.auth.hmac.compare_digest', 'DELETE', '/users/1'),  # before the view
         ):
             with self.subTest(target=target, method=method, path=path):
@@ -71,26 +73,26 @@ class UnexpectedTest(BaseTestCase):
                 self.assertIn('secret inside', logs.output[0])
                 self.assertIn('Traceback', logs.output[0])
 
-    def test_statement_that_is_wrong_is_no_trouble_of_the_database(self):
+    def test_invalid_statement_is_a_500(self):
         error = ProgrammingError('SELECT secret inside', {}, psycopg2.ProgrammingError('secret inside'))
-        with mock.patch.object(database, 'read', side_effect=error), self.assertLogs('project') as logs:
+        with mock.patch('project.database.Database.read', side_effect=error), self.assertLogs('project') as logs:
             response = self.client.get('/users/1')
         self.assert_failure(response, 500, 'Internal Server Error')
         self.assertNotIn('Retry-After', response.headers)
         self.assertIn('secret inside', logs.output[0])
 
-    def test_breach_of_another_rule_than_the_emails_is_unexpected(self):
-        nobody = {'username': None, 'email': 'ann@example.com'}
-        with mock.patch('project.api.validation.body', return_value=nobody), self.assertLogs('project'):
+    def test_violation_of_another_constraint_is_a_500(self):
+        user = {'username': None, 'email': 'ann@example.com'}
+        with mock.patch('project.api.parsing.body', return_value=user), self.assertLogs('project'):
             self.assert_failure(self.client.post('/users'), 500, 'Internal Server Error')
 
-    def test_error_that_was_not_foreseen_has_its_name_only(self):
-        with mock.patch('project.database.read', side_effect=BadGateway('secret inside')):
+    def test_other_http_errors_have_only_their_name(self):
+        with mock.patch('project.database.Database.read', side_effect=BadGateway('secret inside')):
             self.assert_failure(self.client.get('/users'), 502, 'Bad Gateway')
 
 
-class TroubleTest(BaseTestCase):
-    """The database is in trouble: shown where SQLAlchemy meets the driver."""
+class UnavailableTest(BaseTestCase):
+    """The database is unavailable: the driver is a mock, or an SQLite file cannot be used."""
 
     settings = {'API_TOKENS': TOKEN}
 
@@ -117,7 +119,7 @@ class TroubleTest(BaseTestCase):
         self.assertEqual(client.get('/ping').status_code, 200)
 
     def client_of_postgresql(self):
-        """A client of a service whose PostgreSQL is never reached: the driver is a mock."""
+        """Return a client of a service on PostgreSQL; the driver is a mock."""
         return self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/none', API_TOKENS=TOKEN)
 
     def test_postgresql_that_cannot_be_reached(self):
@@ -127,9 +129,9 @@ class TroubleTest(BaseTestCase):
 
     def test_postgresql_that_is_frozen(self):
         client = self.client_of_postgresql()
-        with mock.patch('psycopg2.connect', side_effect=database.DeadlineError('secret')) as connect:
+        with mock.patch('psycopg2.connect', side_effect=TimedOut('secret')) as connect:
             self.check_503(client)
-            # Once it is known to be frozen, nothing waits for it any more.
+            # While the circuit breaker is open, no request waits for it.
             self.assertLess(connect.call_count, 8)
 
     def test_sqlite_file_that_cannot_be_opened(self):
@@ -148,8 +150,7 @@ class TroubleTest(BaseTestCase):
             user_id = client.post('/users', json=ANN).json['data']['id']
             other = sqlite3.connect(f'{folder}/users.db')
             other.execute('BEGIN IMMEDIATE')
-            with app.app_context(), db.engines['autocommit'].connect() as connection:
-                connection.exec_driver_sql('PRAGMA busy_timeout=1')
+            self.enterContext(mock.patch.object(connecting, 'CALL_SECONDS', 0.01))
             for method in ('POST', 'PATCH', 'DELETE'):
                 with self.subTest(method=method), self.assertLogs('project'):
                     path = '/users' if method == 'POST' else f'/users/{user_id}'

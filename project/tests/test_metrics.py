@@ -1,11 +1,10 @@
-"""What Prometheus is told."""
+"""The metrics for Prometheus."""
 
 from unittest import mock
 
 import psycopg2
 from sqlalchemy.exc import OperationalError
 
-from project import database
 from project.tests.base import BaseTestCase
 
 
@@ -14,39 +13,39 @@ class MetricsTest(BaseTestCase):
         super().setUp()
         self.metered = self.client_of(METRICS='1')
 
-    def ask(self, path, method='GET'):
-        """An answer, whole: then the request has ended."""
+    def request(self, path, method='GET'):
+        """Return a response that has been read to its end, which ends the request."""
         return self.metered.open(path, method=method, buffered=True)
 
     def value(self, line):
         """The number behind ``line``; 0 when it is not there."""
-        text = self.ask('/metrics').text
+        text = self.request('/metrics').text
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(f'{line} ')), 0)
 
     def test_metrics_are_off_unless_asked_for(self):
         self.assertEqual(self.client.get('/metrics').status_code, 404)
-        self.assertEqual(self.ask('/metrics').status_code, 200)
+        self.assertEqual(self.request('/metrics').status_code, 200)
 
     def test_request_is_counted_by_its_route(self):
         counted = 'users_http_requests_total{method="GET",route="/users/<user_id>",status="404"}'
         timed = 'users_http_request_duration_seconds_count{method="GET",route="/users/<user_id>"}'
         before = self.value(counted), self.value(timed)
-        self.ask('/users/1')
-        self.ask('/users/2')
+        self.request('/users/1')
+        self.request('/users/2')
         self.assertEqual((self.value(counted), self.value(timed)), (before[0] + 2, before[1] + 2))
 
     def test_what_a_client_makes_up_is_no_label(self):
-        self.ask('/made-up', 'MADEUP')
+        self.request('/made-up', 'MADEUP')
         self.assertGreaterEqual(
             self.value('users_http_requests_total{method="OTHER",route="unmatched",status="404"}'), 1
         )
-        text = self.ask('/metrics').text
+        text = self.request('/metrics').text
         self.assertNotIn('made-up', text)
         self.assertNotIn('MADEUP', text)
 
     def test_nothing_stays_in_flight_or_in_use(self):
         before = self.value('users_http_requests_in_flight')
-        self.ask('/users')
+        self.request('/users')
         self.assertEqual(self.value('users_http_requests_in_flight'), before)
         self.assertEqual(self.value('users_database_connections_in_use'), 0)
 
@@ -54,8 +53,8 @@ class MetricsTest(BaseTestCase):
         counted = 'users_database_errors_total{kind="OperationalError"}'
         before = self.value(counted)
         failure = OperationalError('SELECT 1', {}, psycopg2.OperationalError('secret inside'))
-        with mock.patch.object(database, 'read', side_effect=failure), self.assertLogs('project'):
-            self.assert_failure(self.ask('/users/1'), 503)
+        with mock.patch('project.database.Database.read', side_effect=failure), self.assertLogs('project'):
+            self.assert_failure(self.request('/users/1'), 503)
         self.assertEqual(self.value(counted), before + 1)
 
     def test_workers_are_added_up(self):
@@ -63,6 +62,6 @@ class MetricsTest(BaseTestCase):
             mock.patch.dict('os.environ', PROMETHEUS_MULTIPROC_DIR='of all workers'),
             mock.patch('prometheus_client.multiprocess.MultiProcessCollector') as collector,
         ):
-            self.assertEqual(self.ask('/metrics').data, b'')
+            self.assertEqual(self.request('/metrics').data, b'')
         self.assertEqual(collector.call_args.args[1:], ())
         collector.assert_called_once()

@@ -4,8 +4,10 @@ from unittest import mock
 
 from sqlalchemy import Column, Integer, Table, text
 
-from project import database, db
-from project.tests.test_migrations import MigrationTestCase
+from project import db
+from project.database import Database
+from project.database.errors import CircuitOpen
+from project.tests.test_migrations import HEAD, MigrationTestCase
 
 UPGRADE = '"python manage.py db upgrade"'
 RECREATE = '"python manage.py recreate_db"'
@@ -66,14 +68,14 @@ class ReadinessTest(MigrationTestCase):
 
     def test_older_schema_needs_an_upgrade(self):
         self.upgrade()
-        with self.code_has('0001', '0002'):
+        with self.code_has('0001', HEAD, 'newer'):
             self.assert_not_ready(UPGRADE, [('GET', '/health')])
             self.execute('ALTER TABLE users RENAME COLUMN active TO is_active')
             self.assert_not_ready(UPGRADE)
 
     def test_newer_schema_is_ready_while_it_has_what_the_code_needs(self):
         self.upgrade()
-        self.execute("UPDATE alembic_version SET version_num = '0002'", 'ALTER TABLE users ADD COLUMN more INTEGER')
+        self.execute("UPDATE alembic_version SET version_num = 'newer'", 'ALTER TABLE users ADD COLUMN more INTEGER')
         self.assert_ready()
         self.execute('ALTER TABLE users RENAME COLUMN active TO is_active')
         self.assert_not_ready('Start the newer code')
@@ -92,9 +94,12 @@ class ReadinessTest(MigrationTestCase):
     def test_neither_health_nor_users_costs_a_query_more(self):
         self.upgrade()
         for path in ('/health', '/users'):
-            with self.subTest(path=path), mock.patch('project.database._run', wraps=database._run) as run:
+            with (
+                self.subTest(path=path),
+                mock.patch.object(Database, '_fetch', autospec=True, side_effect=Database._fetch) as fetch,
+            ):
                 self.assertEqual(self.client.get(path).status_code, 200)
-                self.assertEqual(run.call_count, 1)
+                self.assertEqual(fetch.call_count, 1)
 
     def test_wrong_statement_stays_a_500(self):
         self.upgrade()
@@ -105,7 +110,7 @@ class ReadinessTest(MigrationTestCase):
                     self.assertEqual(self.client.get('/users').status_code, 500)
 
     def test_database_that_is_lost_while_the_schema_is_looked_at_is_unavailable(self):
-        lost = mock.patch('project.readiness.inspect_schema', side_effect=database.FrozenError)
+        lost = mock.patch('project.readiness.inspect_schema', side_effect=CircuitOpen)
         with lost, self.assertLogs(self.app.logger) as logs:
             response = self.client.get('/users')
         self.assertEqual(response.json['message'], 'The database is not available. Try again in a moment.')

@@ -1,0 +1,226 @@
+"""The door to the database: everything that a request asks of it goes through :class:`Database`.
+
+It knows nothing of users and nothing of HTTP. Its errors are those of :mod:`project.database.errors`.
+
+    view -> User -> Database -> Batcher -> engine
+
+The deadlines of one request: a call to the database ends after ``CALL_SECONDS``; connecting, calling and retrying
+end after ``REQUEST_SECONDS`` together. With one more wait for a connection, which may begin just before that,
+every response is there within 6 s. The exception is an unpaginated list that is longer than ``STREAM_ROWS``: its
+first byte is there by then, and each further part has a deadline of its own.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from flask import Flask, current_app
+from sqlalchemy import Dialect, Engine, Executable, Row, Select, TextClause, text
+from sqlalchemy.pool import QueuePool
+from werkzeug.local import LocalProxy
+
+from project.database.batching import Batcher
+from project.database.breaker import Breaker
+from project.database.connecting import deadline
+from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, configure, discard_older, listen
+from project.database.errors import Disconnected, RolledBack, translate_driver, translated
+
+__all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
+
+REQUEST_SECONDS = 4.5
+WRITE_TRIES = 3  # of a statement that the database rolls back
+
+ONE = text('SELECT 1')
+# For one transaction: start at once along the index instead of sorting the whole table first, and disconnect a
+# client who stops reading.
+STREAM_SETTINGS = text(
+    "SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
+
+T = TypeVar('T')
+Compilable = Select[Any] | TextClause
+
+
+def init_app(app: Flask) -> None:
+    """Give ``app`` its :class:`Database`.
+
+    :param app: the Flask app on which Flask-SQLAlchemy was initialised.
+    """
+    with app.app_context():
+        engines = app.extensions['sqlalchemy'].engines
+    for name, engine in engines.items():
+        listen(name, engine)
+    app.extensions['database'] = Database(engines)
+
+
+class Database:
+    """The database of one app.
+
+    :param engines: by their names in :mod:`project.database.engine`.
+    """
+
+    def __init__(self, engines: Mapping[str | None, Engine]) -> None:
+        self._engines = engines
+        self._batcher = Batcher()
+        self.breaker = Breaker()
+        self.dialect: str = engines[None].dialect.name  # 'sqlite' or 'postgresql'
+
+    def batch(self, function: Callable[[list[Any]], Sequence[Any]], item: Any) -> Any:
+        """Run ``function`` for ``item``, together with all calls that wait at the same time.
+
+        :param function: takes a list of items. Returns an outcome for each, in the same order; an outcome that is an
+            exception is raised in its call.
+        :param item: what this call is about.
+        :returns: the outcome, which other calls may share: do not change it.
+        :raises DatabaseError: the call failed.
+        """
+        self.breaker.check()  # else it would wait behind the probe
+        with deadline(REQUEST_SECONDS) as end:
+            return self._batcher.run(function, function, item, end)
+
+    def share(self, key: Any, function: Callable[[], T]) -> T:
+        """Run ``function`` once for all calls with the same key that wait at the same time.
+
+        :param key: names everything that the result depends on; hashable.
+        :param function: only reads.
+        :returns: its result, which other calls may share: do not change it.
+        :raises DatabaseError: the call failed.
+        """
+        self.breaker.check()
+        with deadline(REQUEST_SECONDS) as end:
+            return cast(T, self._batcher.run(key, lambda items: [function()] * len(items), None, end))
+
+    def read(self, statement: Compilable, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        """Run a SELECT on its own, and return its rows as tuples.
+
+        It is sent again if its connection turns out to be stale, or if the database rolled it back.
+
+        :param statement: the same object each time, so that it is compiled once. Values go in and come out as the
+            driver has them, without SQLAlchemy's conversions.
+        :param parameters: its bound values by name.
+        :raises DatabaseError: the call failed.
+        """
+        with deadline(REQUEST_SECONDS), self.breaker.watch():
+            try:
+                return self._fetch(statement, parameters or {}, discard_pool=True)
+            except (Disconnected, RolledBack):
+                return self._fetch(statement, parameters or {}, discard_pool=True)
+
+    def write(self, statement: Executable, parameters: Any, lock_milliseconds: int | None = None) -> Sequence[Row[Any]]:
+        """Run an INSERT, UPDATE or DELETE on its own, commit it, and return the rows of its RETURNING.
+
+        It is sent again only if the database rolled it back. After any other failure it may have been committed.
+
+        :param statement: the same object each time, so that SQLAlchemy compiles it once.
+        :param parameters: its bound values by name, or a list of these for an INSERT of several rows.
+        :param lock_milliseconds: how long it may wait for a lock of PostgreSQL. It is not sent again then.
+        :raises RolledBack: it changed nothing.
+        :raises Unavailable: its outcome may be unknown.
+        :raises DatabaseError: the database rejected it.
+        """
+        options = {KEEP_POOL: True, LOCK_TIMEOUT: lock_milliseconds}
+        with deadline(REQUEST_SECONDS):
+            if self.breaker.is_open:
+                self.read(ONE)  # a write cannot be the probe: its COMMIT may be slow for reasons of its own
+            for _ in range(WRITE_TRIES - 1):
+                try:
+                    return self._execute('writes', statement, parameters, options)
+                except RolledBack:
+                    if lock_milliseconds is not None:
+                        raise
+            return self._execute('writes', statement, parameters, options)
+
+    def stream(
+        self, statement: Executable, parameters: Mapping[str, Any], size: int
+    ) -> Generator[Sequence[Row[Any]], None, None]:
+        """Yield the rows of a SELECT in lists, on PostgreSQL through a server-side cursor: one snapshot.
+
+        The connection is taken when the first list is requested. It is returned after the last one, and when the
+        generator is closed.
+
+        :param statement: the same object each time, so that SQLAlchemy compiles it once.
+        :param parameters: its bound values by name.
+        :param size: the number of rows in a list.
+        :raises DatabaseError: a part could not be read.
+        """
+        with translated():
+            with deadline(REQUEST_SECONDS):
+                connection = self._engines['streams'].connect()
+            try:
+                with deadline(REQUEST_SECONDS):
+                    if connection.dialect.name == 'postgresql':
+                        connection.execute(STREAM_SETTINGS)
+                    options = {'stream_results': True, 'yield_per': size}
+                    parts = connection.execute(statement, parameters, execution_options=options).partitions()
+                while True:
+                    with deadline(REQUEST_SECONDS):
+                        part = next(parts, None)
+                    if part is None:
+                        return
+                    yield part
+            finally:
+                with deadline(REQUEST_SECONDS):
+                    connection.close()
+
+    def probe(self, statement: Compilable) -> Sequence[Any]:
+        """Run a SELECT on its own, and return its rows. Its timeout changes neither the circuit breaker nor the pool.
+
+        Calls that wait at the same time run once, so that they never take more than one connection.
+
+        :param statement: as for :meth:`read`.
+        :raises DatabaseError: the call failed.
+        """
+
+        def fetch(items: list[None]) -> list[Sequence[Any]]:
+            return [self._fetch(statement, {}, discard_pool=False)] * len(items)
+
+        with deadline(REQUEST_SECONDS) as end:
+            return cast(Sequence[Any], self._batcher.run(('probe', statement), fetch, None, end))
+
+    def connections_in_use(self) -> int:
+        """Return the number of connections that are out of the pools."""
+        return sum(cast(QueuePool, engine.pool).checkedout() for engine in self._engines.values())
+
+    def _execute(
+        self, name: str, statement: Executable, parameters: Any, options: Mapping[str, Any]
+    ) -> Sequence[Row[Any]]:
+        with translated(), self._engines[name].begin() as connection:
+            return connection.execute(statement, parameters, execution_options=options).all()
+
+    def _fetch(self, statement: Compilable, parameters: Mapping[str, Any], discard_pool: bool) -> Sequence[Any]:
+        """Run a SELECT by the driver, with SQLAlchemy's SQL and pool.
+
+        SQLAlchemy's own execution would cost a lone client 150 µs more for each statement.
+        """
+        engine = self._engines['reads']
+        sql, constants = compiled(statement, engine.dialect)
+        connection = None
+        try:
+            with translated():
+                connection = engine.raw_connection()
+            cursor = connection.cursor()
+            cursor.execute(sql, {**constants, **parameters})
+            return cursor.fetchall()
+        except engine.dialect.loaded_dbapi.Error as reason:
+            if connection is None:
+                raise translate_driver(reason, False) from None
+            disconnected = engine.dialect.is_disconnect(reason, connection.dbapi_connection, None)
+            error = translate_driver(reason, disconnected)
+            if disconnected or isinstance(error, Disconnected):
+                connection.invalidate(reason)
+                if discard_pool:
+                    discard_older(engine)  # each of the others would cost a request its deadline
+            raise error from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+
+@cache
+def compiled(statement: Compilable, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """Return the SQL of a statement, and the values that it contains itself, such as SQLite's OFFSET 0."""
+    result = statement.compile(dialect=dialect)
+    return str(result), {name: value for name, value in result.params.items() if value is not None}
+
+
+database = cast(Database, LocalProxy(lambda: current_app.extensions['database']))

@@ -1,0 +1,162 @@
+"""Connections to PostgreSQL: deadlines, waiting, and the choice of a host. Everything about psycopg2 is here.
+
+libpq has no read timeout, and its ``connect_timeout`` is not in force while psycopg2 has a wait callback. So the
+callback below waits for the socket, at most until the innermost :class:`deadline`.
+"""
+
+import math
+import select
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+CALL_SECONDS = 3.0  # for one database call
+CONNECT_SECONDS = 1.0  # for one address of a database host to accept a connection
+
+_end: ContextVar[float] = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
+
+if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_patched('select'):
+    # gunicorn's gevent worker has patched the process before it loads the app.
+    from gevent.monkey import get_original
+    from gevent.socket import wait_read, wait_write
+
+    _poll = get_original('select', 'poll')  # looks at a socket without letting other greenlets run
+
+    def _wait_for_socket(fd: int, reading: bool, seconds: float | None) -> bool:
+        try:
+            (wait_read if reading else wait_write)(fd, seconds, timeout_exc=TimeoutError())
+        except TimeoutError:
+            return False
+        return True
+
+else:
+    _poll = select.poll
+
+    def _wait_for_socket(fd: int, reading: bool, seconds: float | None) -> bool:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN if reading else select.POLLOUT)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+class TimedOut(psycopg2.OperationalError):
+    """The database did not respond in time. The connection is closed, and the outcome of the statement is unknown."""
+
+
+class deadline:  # noqa: N801, used like a function
+    """Limits the time of the database calls within a ``with`` block.
+
+    :param seconds: for all calls of the block together. Each call is also limited to ``CALL_SECONDS``.
+        An enclosing deadline that ends earlier stays in force.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> float:
+        """Start the time, and return the end of the innermost deadline on the monotonic clock."""
+        end = min(_end.get(), time.monotonic() + self._seconds)
+        self._token: Token[float] = _end.set(end)
+        return end
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _end.reset(self._token)
+
+
+def remaining_seconds() -> float:
+    """Return how long the next database call may take."""
+    return min(_end.get() - time.monotonic(), CALL_SECONDS)
+
+
+def wait(connection: Any) -> None:
+    """Wait until psycopg2's call is done: within a deadline, else for as long as it takes (as commands do).
+
+    psycopg2 closes the connection when this raises. The statement is not cancelled: a COMMIT that waits for a
+    synchronous standby reports success when it is cancelled, although the standby does not have it. See psycopg2's
+    ``set_wait_callback`` and PostgreSQL's ``synchronous_commit``.
+
+    :param connection: the psycopg2 connection.
+    :raises TimedOut: the deadline passed.
+    """
+    end: float | None = None
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        now = time.monotonic()
+        if end is None and (end := _end.get()) < math.inf:
+            end = min(end, now + CALL_SECONDS)
+        seconds = end - now if end is not None and end < math.inf else None
+        late = seconds is not None and seconds <= 0
+        if late or not _wait_for_socket(connection.fileno(), state == psycopg2.extensions.POLL_READ, seconds):
+            raise TimedOut('the database did not respond in time')
+
+
+def is_stale(connection: Any) -> bool:
+    """Return whether an idle connection was closed by psycopg2 or by the server.
+
+    The server sends nothing on an idle connection except its end, so there is nothing to read on a good one.
+    This takes no round trip.
+
+    :param connection: the psycopg2 connection.
+    """
+    if connection.closed:
+        return True
+    poll = _poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+_resolver = ThreadPoolExecutor(4, 'resolver')
+_timed_out: dict[tuple[str, str, str], float] = {}  # when connecting to an address last timed out, by the address
+
+
+def connect(arguments: dict[str, Any]) -> Any:
+    """Connect to the first address of the URL's hosts that accepts, each within its own deadline.
+
+    :param arguments: psycopg2's; ``host`` and ``port`` may be lists separated by commas, as libpq has them.
+    :returns: the psycopg2 connection.
+    :raises psycopg2.OperationalError: the error of the last address, or of one that timed out.
+    """
+    hosts = (arguments.get('host') or '').split(',')
+    ports = str(arguments.get('port') or '').split(',')
+    error = psycopg2.OperationalError('no host of the database has an address')
+    addresses: list[tuple[str, str, str]] = []
+    for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True):
+        try:
+            addresses += [(host, port, address) for address in _resolve(host)]
+        except psycopg2.OperationalError as reason:
+            error = reason
+    # Try recently timed-out addresses last: each would cost a new connection its deadline.
+    for address in sorted(addresses, key=lambda address: _timed_out.get(address, 0)):
+        host, port, hostaddr = address
+        try:
+            with deadline(CONNECT_SECONDS):
+                connection = psycopg2.connect(**{**arguments, 'host': host, 'port': port, 'hostaddr': hostaddr})
+            _timed_out.pop(address, None)
+            return connection
+        except psycopg2.OperationalError as reason:
+            if isinstance(reason, TimedOut):
+                _timed_out[address] = time.monotonic()
+            if not isinstance(error, TimedOut):
+                error = reason
+    raise error
+
+
+def _resolve(host: str) -> list[str]:
+    """Return the IP addresses of a host; an empty one for a Unix socket."""
+    if not host or host.startswith(('/', '@')):
+        return ['']
+    try:
+        seconds = max(0, min(CONNECT_SECONDS, _end.get() - time.monotonic()))
+        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(seconds)
+    except TimeoutError:
+        raise TimedOut('the name service did not respond in time') from None
+    except OSError:
+        raise psycopg2.OperationalError('the name of a database host is unknown') from None
+    return [str(address[0]) for *_, address in found]

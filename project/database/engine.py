@@ -1,0 +1,156 @@
+"""The engines of the service and their events: what makes SQLite and PostgreSQL behave alike.
+
+Each purpose has an engine, and so a connection pool, of its own. A slow kind of call cannot take the
+connections of the others:
+
+=============  ===========================================================================================
+(default)      ``db.session``, commands and migrations. Each connection is in a transaction.
+``reads``      Single SELECT statements of requests. Autocommit: a transaction would be two more round trips.
+``writes``     Single statements that change a user. They may wait for a lock, or for a standby.
+``streams``    Unpaginated lists, whose clients may read slowly.
+=============  ===========================================================================================
+"""
+
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg2.extensions
+from flask import Flask
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from project.database import connecting
+from project.database.connecting import TimedOut
+from project.database.errors import BY_SQLSTATE, DeadlineExceeded, Disconnected, RolledBack, translate
+
+POOL_SECONDS = 1  # to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
+TRANSACTIONS = (None, 'writes')  # the engines that write
+SQLITE_PAUSE = 0.0005  # seconds between two tries to take SQLite's write lock
+# Execution options of statements.
+LOCK_TIMEOUT = 'lock_timeout'  # milliseconds
+KEEP_POOL = 'keep_pool'  # a bool
+
+
+def configure(app: Flask) -> None:
+    """Set the engine options in ``app.config``, where Flask-SQLAlchemy looks for them.
+
+    :param app: the Flask app, its settings checked.
+    """
+    url = app.config['SQLALCHEMY_DATABASE_URI']
+    options = {
+        'pool_size': app.config['POOL_SIZE'],
+        'max_overflow': app.config['POOL_OVERFLOW'],
+        'pool_timeout': POOL_SECONDS,
+        'pool_use_lifo': True,  # LIFO reuses warm backends
+        'hide_parameters': True,
+    }
+    on_postgresql = url.get_backend_name() == 'postgresql'
+    if on_postgresql:
+        # Text is UTF-8 whatever the server's default. Looking for hstore would cost a query for each new connection.
+        options |= {'use_native_hstore': False, 'connect_args': {'client_encoding': 'utf8'}}
+    else:
+        options['paramstyle'] = 'named'  # the values of a statement are a dict, as with psycopg2
+    # A connection in autocommit mode has no transaction to roll back when it is returned.
+    autocommit = {'url': url, 'isolation_level': 'AUTOCOMMIT', 'pool_reset_on_return': None, **options}
+    transactions = {'url': url, **options}
+    app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
+    app.config['SQLALCHEMY_BINDS'] = {
+        'reads': autocommit,
+        # SQLite's begin event, below, is what waits for the write lock.
+        'writes': dict(autocommit if on_postgresql else transactions),
+        # PostgreSQL's server-side cursors need a transaction. SQLite's transactions would block writers.
+        'streams': dict(transactions if on_postgresql else autocommit),
+    }
+
+
+def listen(name: str | None, engine: Engine) -> None:
+    """Give an engine its events.
+
+    :param name: the engine's name, as in the table above; None for the default engine.
+    :param engine: the engine.
+    """
+    if engine.dialect.name == 'sqlite':
+        event.listen(engine, 'connect', _set_pragmas)
+        if name in TRANSACTIONS:
+            event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA busy_timeout=0'))
+            event.listen(engine, 'begin', _begin_immediate)
+        return
+    psycopg2.extensions.set_wait_callback(connecting.wait)
+    event.listen(engine, 'do_connect', lambda _dialect, _record, _args, arguments: connecting.connect(arguments))
+    event.listen(engine, 'connect', _note_time)
+    event.listen(engine, 'checkout', lambda connection, record, _: _reject_stale(engine, connection, record))
+    event.listen(engine, 'handle_error', _judge_pool)
+    event.listen(engine, 'before_cursor_execute', _set_lock_timeout, retval=True)
+
+
+def _set_pragmas(connection: Any, record: Any) -> None:
+    # Transactions are begun by _begin_immediate: the driver would begin them late, and not at all before DDL.
+    connection.isolation_level = None
+    # The default of "synchronous", FULL, stays: an acknowledged write survives a power cut.
+    for pragma in ('busy_timeout=3000', 'journal_mode=WAL', 'foreign_keys=ON'):
+        connection.execute(f'PRAGMA {pragma}')
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Begin a transaction with SQLite's write lock; wait for the lock without blocking gevent's other greenlets.
+
+    A transaction that reads first and writes later could not wait for its turn: SQLite fails it at once.
+    SQLite's own ``busy_timeout`` would block the thread, and with it all requests of a gevent worker.
+    """
+    with connecting.deadline(connecting.CALL_SECONDS) as end:
+        while time.monotonic() < end:
+            try:
+                connection.exec_driver_sql('BEGIN IMMEDIATE')
+                return
+            except OperationalError as error:
+                if not isinstance(translate(error), RolledBack):
+                    raise
+            time.sleep(SQLITE_PAUSE)
+    raise DeadlineExceeded
+
+
+_discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
+
+
+def discard_older(engine: Engine) -> None:
+    """Let the pool replace each connection that it has now before it is used again."""
+    _discarded_at[engine] = time.monotonic()
+
+
+def _note_time(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info['connected_at'] = time.monotonic()
+
+
+def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:
+    """Replace a connection that the server has closed while it was idle, and with it all others of the pool."""
+    if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
+        raise InvalidatePoolError
+
+
+def _judge_pool(context: ExceptionContext) -> None:
+    """Decide whether an error ends the other connections of the pool, too.
+
+    It does if the server says that it cannot serve, or if it did not respond. The execution option ``keep_pool``
+    is for statements whose timeout says nothing about the server, such as a COMMIT that waits for a standby.
+    """
+    original = context.original_exception
+    if BY_SQLSTATE.get(getattr(original, 'pgcode', None) or '') is Disconnected:
+        context.is_disconnect = True
+    if isinstance(original, TimedOut) and context.execution_context is not None:
+        context.invalidate_pool_on_disconnect = not context.execution_context.execution_options.get(KEEP_POOL, False)
+
+
+def _set_lock_timeout(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> tuple[str, Any]:
+    """Limit the time that a statement waits for locks, if its execution option says so.
+
+    PostgreSQL runs the two statements, which are sent together in autocommit mode, as one transaction, so the
+    limit ends with it: "Multiple Statements in a Simple Query" in its manual.
+    """
+    if (milliseconds := context.execution_options.get(LOCK_TIMEOUT)) is not None:
+        statement = f'SET LOCAL lock_timeout = {int(milliseconds)}; {statement}'
+    return statement, parameters

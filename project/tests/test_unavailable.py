@@ -1,0 +1,268 @@
+"""A database that is unavailable, over HTTP: a fake server freezes, closes connections and rejects statements."""
+
+import socket
+import threading
+import time
+from unittest import mock
+
+from project.database import connecting
+from project.database.breaker import OPEN_SECONDS
+from project.tests.base import BaseTestCase
+from project.tests.support.concurrency import Request, post
+from project.tests.support.fake_postgres import FakePostgres, error, fatal, rows
+from project.tests.support.servers import SLACK_SECONDS, wait_until
+
+ANN = {'username': 'ann', 'email': 'ann@example.com'}
+ROW = (7, 'ann', 'ann@example.com', False, '2026-01-01 00:00:00')
+OUTCOMES = {
+    503: '08000 08001 08006 08P01 25006 40001 40P01 53000 53100 53200 53300 55P03 57000 57014 57P01 57P02 57P03 58030',
+    500: '22P02 22001 23502 23503 42601 42501 55000 40002 XX000',
+}
+SHORT = 0.1  # seconds
+
+
+class UnavailableTest(BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.server = self.enterContext(FakePostgres())
+        self.service = self.client_of(SQLALCHEMY_DATABASE_URI=self.server.url, API_TOKENS='t' * 32)
+        self.enterContext(mock.patch.object(self.service.application.logger, 'disabled', True))
+
+    def get(self, path='/users/7'):
+        """Return the status of a GET; a failure of the database is in the envelope, and says nothing of it."""
+        return self.check(self.service.get(path))
+
+    def post(self):
+        """Return the status of a POST, as :meth:`get`."""
+        return self.check(self.service.post('/users', json=ANN))
+
+    def check(self, response):
+        if response.status_code >= 500:
+            self.assert_failure(response, response.status_code)
+            self.assertNotIn('secret', response.text)
+            self.assertEqual(response.headers.get('Retry-After'), '1' if response.status_code == 503 else None)
+        return response.status_code
+
+    def fail_times(self, count, response):
+        """Let the next ``count`` statements get ``response``, and the others a user."""
+        left = [response] * count
+        self.server.respond = lambda sql: left.pop() if left else rows(ROW)
+
+    def sent(self, request):
+        """Return the status of a request, and the number of statements that it took."""
+        self.server.statements.clear()
+        return request(), len(self.server.statements)
+
+    def test_status_follows_from_the_code_of_the_error(self):
+        for status, codes in OUTCOMES.items():
+            for sqlstate in codes.split():
+                with self.subTest(sqlstate=sqlstate):
+                    self.server.respond = lambda sql, code=sqlstate: error(code)
+                    self.assertEqual((self.get(), self.get('/users'), self.post()), (status,) * 3)
+
+    def test_connection_that_is_rejected_is_a_503(self):
+        for sqlstate in ('57P03', '53300', '28P01', '3D000'):
+            with self.subTest(sqlstate=sqlstate):
+                self.server.reject = fatal(sqlstate)
+                self.assertEqual((self.get(), self.post()), (503, 503))
+
+    def test_read_is_sent_again_once_if_the_connection_broke_or_the_database_rolled_it_back(self):
+        for failure in (None, error('40001'), error('40P01'), error('57P01')):
+            with self.subTest(failure=failure):
+                self.fail_times(1, failure)
+                self.assertEqual(self.sent(self.get), (200, 2))
+                self.fail_times(2, failure)
+                self.assertEqual(self.sent(self.get), (503, 2))
+        self.fail_times(1, error('42601'))
+        self.assertEqual(self.sent(self.get), (500, 1))
+
+    def test_write_is_sent_again_only_if_the_database_rolled_it_back(self):
+        change = lambda: self.check(  # noqa: E731
+            self.service.patch('/users/7', json={'active': True}, headers={'Authorization': 'Bearer ' + 't' * 32})
+        )
+        for count, failure, status in (
+            (1, error('40001'), 200),
+            (2, error('40P01'), 200),
+            (3, error('40001'), 503),
+            (1, None, 503),
+            (1, error('57P01'), 503),
+            (1, error('08006'), 503),
+        ):
+            with self.subTest(count=count, failure=failure):
+                left = [failure] * count
+                self.server.respond = lambda sql, left=left: left.pop() if left and 'UPDATE' in sql else rows(ROW)
+                sent = self.sent(change)
+                self.assertEqual(sent, (status, 1 + count + (status == 200)))  # with the look-up before
+
+    def test_user_whose_insert_may_have_been_committed_is_not_added_again(self):
+        for failure in (None, error('57P01'), error('08006')):
+            with self.subTest(failure=failure):
+                self.fail_times(1, failure)
+                self.assertEqual(self.sent(self.post), (503, 1))
+
+    def test_connection_that_was_closed_while_idle_is_replaced_before_it_is_used(self):
+        self.server.respond = lambda sql: rows(ROW)
+        self.assertEqual((self.get(), self.post()), (200, 201))
+        for request, status in ((self.get, 200), (self.post, 201)):
+            self.server.close_connections()
+            self.assertEqual(self.sent(request), (status, 1))
+
+    def test_frozen_database_costs_one_deadline_and_then_nothing(self):
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: rows(ROW)
+        self.get()
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW)
+        self.server.statements.clear()
+        with mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
+            # In a thread, so that this fails instead of waiting without end if there is no deadline.
+            self.assertEqual(self.check(Request(self.service.application, 'GET', '/users/7').ended()), 503)
+        self.assertEqual(len(self.server.statements), 1)
+        with mock.patch('project.database.breaker.time.monotonic', lambda: 0.0):  # the breaker's time stands still
+            for request in (self.get, self.post, lambda: self.get('/users')):
+                self.assertEqual(self.sent(request), (503, 0))
+        thawed.set()
+        time.sleep(OPEN_SECONDS)
+        self.assertEqual(self.get(), 200)
+
+    def test_no_request_waits_behind_the_probe(self):
+        for path in ('/users/7', '/users'):
+            with self.subTest(probe=path):
+                thawed = threading.Event()
+                self.addCleanup(thawed.set)
+                self.server.respond = lambda sql, thawed=thawed: thawed.wait() and rows(ROW)
+                with mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
+                    self.assertEqual(self.get(), 503)
+                time.sleep(OPEN_SECONDS)
+                self.server.statements.clear()
+                probe = Request(self.service.application, 'GET', path)
+                wait_until(lambda: self.server.statements, SLACK_SECONDS, 'the probe is sent')
+                for request in (self.get, lambda: self.get('/users/8'), lambda: self.get('/users'), self.post):
+                    self.assertEqual(request(), 503)
+                self.assertIsNone(probe.response)
+                thawed.set()
+                self.assertEqual(probe.ended().status_code, 200)
+                self.assertEqual(len(self.server.statements), 1)
+                self.assertEqual(self.get(), 200)
+
+    def test_batch_whose_outcome_is_unknown_is_a_503_for_each_of_its_requests(self):
+        held = threading.Event()
+        self.addCleanup(held.set)
+        app = self.service.application
+        for name, request, found in (
+            ('read', lambda number: Request(app, 'GET', f'/users/{number}'), rows(ROW)),
+            ('write', lambda number: post(app, f'{number}@example.com'), rows((7, 'ann', '7@example.com', *ROW[3:]))),
+        ):
+            with self.subTest(name):
+                held.clear()
+                self.server.statements.clear()
+                self.server.respond = lambda sql, found=found: found if held.wait() and self.sent_once() else None
+                first = request(7)
+                wait_until(lambda: self.server.statements, SLACK_SECONDS, 'the first one is sent')
+                batcher = app.extensions['database']._batcher
+                others = [request(number) for number in range(1, 4)]
+                wait_until(lambda: batcher.waiting == 3, SLACK_SECONDS, 'the others wait')  # noqa: B023
+                held.set()
+                self.assertLess(first.ended().status_code, 400)
+                self.assertEqual([self.check(one.ended()) for one in others], [503] * 3)
+                self.assertEqual(len(self.server.statements), 3 if name == 'read' else 2)  # a read is sent again
+
+    def sent_once(self):
+        """Return whether no more than one statement has been sent."""
+        return len(self.server.statements) == 1
+
+    def test_connections_in_use_are_none_after_reconnecting_has_failed(self):
+        self.server.respond = lambda sql: rows(ROW)
+        in_use = self.service.application.extensions['database'].connections_in_use
+        for _ in range(3):
+            self.assertEqual((self.get(), self.post()), (200, 201))
+            self.server.close_connections()
+            self.server.reject = fatal('57P03')
+            for _ in range(3):
+                self.assertEqual((self.get(), self.post(), self.get('/health')), (503,) * 3)
+                self.assertEqual(in_use(), 0)
+            self.server.reject = None
+
+    def test_health_check_that_times_out_changes_nothing_for_other_requests(self):
+        self.server.respond = lambda sql: rows(ROW)
+        self.get()
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW)
+        connected = self.server.connected
+        with mock.patch('project.api.system.HEALTH_SECONDS', SHORT):
+            self.assertEqual(self.get('/health'), 503)
+        self.server.respond = lambda sql: rows(ROW)
+        self.assertEqual(self.get(), 200)
+        self.assertLessEqual(self.server.connected, connected + 1)  # the one that timed out is replaced
+
+    def test_slow_commit_costs_its_own_connection_only(self):
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW) if 'INSERT' in sql else rows(ROW)
+        with mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
+            self.assertEqual(self.post(), 503)
+        self.assertEqual(self.get(), 200)  # the breaker is closed
+        thawed.set()
+        self.assertEqual(self.post(), 201)
+
+    def test_server_that_does_not_accept_is_given_up(self):
+        self.server.frozen = True
+        with mock.patch.object(connecting, 'CONNECT_SECONDS', SHORT):
+            self.assertEqual(self.get(), 503)
+
+
+class HostsTest(BaseTestCase):
+    """URLs with several hosts; each is a fake server."""
+
+    def setUp(self):
+        super().setUp()
+        self.servers = [self.enterContext(FakePostgres()) for _ in range(3)]
+        for server in self.servers:
+            server.respond = lambda sql: rows(ROW)
+        connecting._timed_out.clear()
+        self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.5))
+
+    def get(self):
+        """Return the status of a request of a new service that knows all servers."""
+        hosts = '&'.join(f'host=127.0.0.1:{server.port}' for server in self.servers)
+        return self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@/users?{hosts}&sslmode=disable').get('/users/7')
+
+    def test_first_host_that_accepts_is_taken(self):
+        self.assertEqual(self.get().status_code, 200)
+        self.assertEqual([server.connected for server in self.servers], [1, 0, 0])
+
+    def test_host_that_rejects_or_does_not_respond_is_passed_over(self):
+        self.servers[0].reject = fatal('57P03')
+        self.servers[1].frozen = True
+        self.assertEqual(self.get().status_code, 200)
+        self.assertEqual([server.connected for server in self.servers], [1, 1, 1])
+
+    def test_host_that_timed_out_is_tried_last(self):
+        self.servers[0].frozen = True
+        self.get()
+        self.assertEqual(self.get().status_code, 200)
+        self.assertEqual([server.connected for server in self.servers], [1, 2, 0])
+
+    def test_no_host_at_all_is_a_503(self):
+        for server in self.servers:
+            server.reject = fatal('57P03')
+        self.assert_failure(self.get(), 503)
+
+    def test_unknown_or_slow_name_is_a_503(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@db.invalid/users')
+        answered = threading.Event()
+        self.addCleanup(answered.set)
+        for look_up in (socket.gaierror('secret'), lambda *_, **__: answered.wait(60) or []):
+            with self.subTest(), mock.patch('socket.getaddrinfo', side_effect=look_up):
+                self.assert_failure(client.get('/users/7'), 503)
+            time.sleep(OPEN_SECONDS)
+
+
+class DeadlineTest(BaseTestCase):
+    def test_inner_deadline_cannot_extend_the_outer_one(self):
+        with connecting.deadline(1) as outer, connecting.deadline(2) as inner:
+            self.assertEqual(inner, outer)
+        with connecting.deadline(2) as outer, connecting.deadline(1) as inner:
+            self.assertLess(inner, outer)
+        self.assertEqual(connecting.remaining_seconds(), connecting.CALL_SECONDS)
