@@ -10,6 +10,7 @@ from unittest import mock
 
 import flask_migrate
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     Boolean,
     Column,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 
 from project import db
 from project.api.models import User
-from project.tests.base import dispose, make_app, scratch_database
+from project.tests.base import ROOT, dispose, make_app, scratch_database
 
 # As SQLAlchemy made it in 2017, but for its name in the database.
 OLD = Table(
@@ -39,6 +40,9 @@ OLD = Table(
     Column('active', Boolean, default=False, nullable=False),
     Column('created_at', DateTime, nullable=False),
 )
+# The migrations of the project, the oldest first, and the newest revision.
+MIGRATIONS = list(ScriptDirectory(str(ROOT / 'project' / 'migrations')).walk_revisions())[::-1]
+HEAD = MIGRATIONS[-1].revision
 NOON = datetime(2017, 7, 1, 12)  # noqa: DTZ001, local time is what that service kept
 
 
@@ -98,7 +102,7 @@ class MigrationsTest(MigrationTestCase):
     def test_empty_database_gets_its_table(self):
         self.upgrade()
         self.assertEqual(self.tables(), {'users'})
-        self.assertEqual(self.revision(), '0001')
+        self.assertEqual(self.revision(), '0002')
         db.session.add(User('ann', 'ann@example.com'))
         db.session.commit()
         self.assertEqual(self.app.test_client().get('/users').json['data']['users'][0]['username'], 'ann')
@@ -126,6 +130,34 @@ class MigrationsTest(MigrationTestCase):
         db.create_all()
         self.assertEqual(self.schema(), migrated)
 
+    def test_prefixes_are_taken_back_and_made_again(self):
+        self.upgrade(revision='0001')
+        before = self.schema()
+        self.upgrade()
+        after = self.schema()
+        self.assertNotEqual(after, before)
+        self.run_migrations(flask_migrate.downgrade, revision='0001')
+        self.assertEqual(self.schema(), before)
+        self.upgrade()
+        self.assertEqual(self.schema(), after)
+
+    def test_emails_that_only_a_locale_distinguished_are_named_before_anything_is_changed(self):
+        self.upgrade(revision='0001')
+        if db.engine.dialect.name != 'postgresql':
+            self.skipTest('SQLite has no locales')
+        with db.engine.begin() as connection:
+            connection.execute(text('DROP INDEX users_email_key'))
+            connection.execute(text('CREATE INDEX users_email_key ON users (lower(email))'))
+            for email in ('i@example.com', 'I@example.com'):
+                connection.execute(
+                    text("INSERT INTO users (username, email, created_at) VALUES ('x', :email, now())"),
+                    {'email': email},
+                )
+        with self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit):
+            self.upgrade()
+        self.assertIn('i@example.com (2 users)', logs.output[0])
+        self.assertEqual(self.revision(), '0001')
+
     def test_drift_is_noticed(self):
         self.upgrade()
         extra = Table('extra', db.metadata, Column('id', Integer, primary_key=True))
@@ -141,6 +173,7 @@ class MigrationsTest(MigrationTestCase):
             flask_migrate.upgrade(sql=True)
         self.assertIn('CREATE TABLE users', out.getvalue())
         self.assertIn('CREATE UNIQUE INDEX users_email_key ON users (lower(email))', out.getvalue())
+        self.assertIn('CREATE INDEX users_username_prefix_idx ON users', out.getvalue())
         self.assertEqual(self.tables(), set())
 
 
@@ -241,8 +274,8 @@ class TakeOverTest(MigrationTestCase):
                 self.assertEqual(self.users()[0].created_at, NOON.replace(hour=expected, tzinfo=UTC))
                 self.run_migrations(flask_migrate.downgrade, revision='base')
 
-    def refused(self, *words, **options):
-        """Check that an upgrade is refused with these words, and changes nothing."""
+    def rejected(self, *words, **options):
+        """Check that an upgrade is rejected with these words, and changes nothing."""
         with db.engine.connect() as connection:
             before = connection.execute(select(OLD).order_by(OLD.c.id)).all()
         with self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit) as end:
@@ -256,37 +289,37 @@ class TakeOverTest(MigrationTestCase):
         with db.engine.connect() as connection:
             self.assertEqual(connection.execute(select(OLD).order_by(OLD.c.id)).all(), before)
 
-    def test_unknown_zone_is_refused_before_anything_is_changed(self):
+    def test_unknown_zone_is_rejected_before_anything_is_changed(self):
         self.store_old({'email': 'ann@example.com'})
         for zone in ('Mars/Olympus', '../etc/passwd', 'CET ', 'x\0'):
             with self.subTest(zone=zone):
-                self.refused(repr(zone), x_arg=[f'zone={zone}'])
+                self.rejected(repr(zone), x_arg=[f'zone={zone}'])
 
     def test_addresses_that_clash_are_named_before_anything_is_changed(self):
         self.store_old(
             *({'email': email} for email in ('ann@example.com', 'Ann@Example.com', ' ann@example.com ')),
             *({'email': email} for email in ('bee@example.com', 'BEE@example.com', 'cat@example.com')),
         )
-        self.refused('ann@example.com (3 users)', 'bee@example.com (2 users)')
+        self.rejected('ann@example.com (3 users)', 'bee@example.com (2 users)')
 
     def test_blank_addresses_that_clash_are_reported_as_blank(self):
         self.store_old(*({'email': email} for email in ('', ' \t', 'ann@example.com')))
-        self.refused('to one only: blank (2 users)')
+        self.rejected('to one only: blank (2 users)')
 
-    def test_many_clashes_are_told_shortly(self):
+    def test_message_about_many_clashes_is_short(self):
         self.store_old(*({'email': f'{number:02}@example.com'} for number in [*range(14), *range(14)]))
-        self.refused('00@example.com (2 users)', '09@example.com (2 users) and 4 more')
+        self.rejected('00@example.com (2 users)', '09@example.com (2 users) and 4 more')
 
     def test_addresses_that_differ_by_any_blank_clash(self):
         for blank in ('\n', '\t', '\xa0', '\u3000'):
             with self.subTest(blank=blank):
                 OLD.drop(db.engine, checkfirst=True)
                 self.store_old({'email': 'ann@example.com'}, {'email': f'ann@example.com{blank}'})
-                self.refused('ann@example.com (2 users)')
+                self.rejected('ann@example.com (2 users)')
 
     def test_addresses_with_other_letters_clash_whatever_their_case(self):
         self.store_old({'email': 'müller@example.com'}, {'email': 'MÜLLER@example.com'})
-        self.refused('müller@example.com (2 users)')
+        self.rejected('müller@example.com (2 users)')
 
     def test_address_with_other_letters_is_unique_afterwards(self):
         self.store_old({'email': 'MÜLLER@example.com'})
@@ -297,9 +330,9 @@ class TakeOverTest(MigrationTestCase):
     def test_failure_in_the_middle_changes_nothing(self):
         self.store_old({'email': 'ann@example.com'})
         with mock.patch('alembic.op.create_index', side_effect=RuntimeError('in the middle')):
-            self.refused('in the middle')
+            self.rejected('in the middle')
 
-    def test_database_that_is_not_there_is_told_in_one_line(self):
+    def test_missing_database_is_reported_in_one_line(self):
         dispose(self.app)
         app = make_app(SQLALCHEMY_DATABASE_URI='postgres://u:p@127.0.0.1:1/none')
         self.addCleanup(dispose, app)
@@ -307,4 +340,4 @@ class TakeOverTest(MigrationTestCase):
             self.upgrade()
         self.assertEqual(end.exception.code, 1)
         self.assertEqual(len(logs.output[0].splitlines()), 1)
-        self.assertIn('the database refused', logs.output[0])
+        self.assertIn('the database returned an error', logs.output[0])
