@@ -1,8 +1,10 @@
-"""Who may do what: a bearer token (RFC 6750) guards what ``PROTECT`` says."""
+"""Authorization: requests that ``PROTECT`` selects need a bearer token (RFC 6750)."""
 
 import hmac
+from collections.abc import Sequence
 
-from flask import abort, request
+from flask import Flask, abort, request
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 GUARDED = {
@@ -10,34 +12,36 @@ GUARDED = {
     'writes': {'PATCH', 'DELETE', 'POST'},
     'all': {'PATCH', 'DELETE', 'POST', 'GET', 'HEAD'},
 }
-# What load balancers and newcomers ask stays open to them.
+# The routes that need no token under any setting: those of load balancers and of the documentation.
 PUBLIC = {'system.ping', 'system.health', 'system.openapi', 'system.docs', 'system.docs_asset'}
 
-# RFC 9110 section 11.5 has the realm in quotes always, which werkzeug leaves away around a single word.
-CHALLENGE = 'Bearer realm="users"'
+# RFC 9110 section 11.5 requires quotes around the realm. Werkzeug omits them around a single word, except in a token.
+REALM = 'realm="users"'
 
 
-def init_app(app):
-    """Ask for a token before every guarded request of ``app``."""
+def init_app(app: Flask) -> None:
+    """Require a token for the requests to ``app`` that its ``PROTECT`` selects."""
     guarded = GUARDED[app.config['PROTECT']]
 
     @app.before_request
-    def require_token():
+    def require_token() -> None:
         if request.method in guarded and request.endpoint not in (None, *PUBLIC):
             check_token(app.config['API_TOKENS'])
 
 
-def check_token(tokens):
-    """Let the request pass if it has one of ``tokens``.
+def check_token(tokens: Sequence[str]) -> None:
+    """Check that the current request has one of ``tokens``.
 
-    :raises Forbidden: there are none. :raises Unauthorized: the request has none, or a wrong one.
+    :raises Forbidden: ``tokens`` is empty.
+    :raises Unauthorized: the request has no token, or one that is not valid.
     """
     if not tokens:
         abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
     scheme, _, token = request.headers.get('Authorization', '').partition(' ')
-    # All are compared, each in constant time, so that the time taken tells nothing.
+    # Every token is compared, each in constant time, so that the response time reveals nothing.
     matches = [hmac.compare_digest(token.strip().encode(), known.encode()) for known in tokens]
     if scheme.lower() != 'bearer':
-        raise Unauthorized('A bearer token is required.', www_authenticate=(CHALLENGE,))
+        raise Unauthorized('A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', token=REALM))
     if not any(matches):
-        raise Unauthorized('The token is not valid.', www_authenticate=(f'{CHALLENGE}, error="invalid_token"',))
+        challenge = WWWAuthenticate('bearer', token=f'{REALM}, error="invalid_token"')
+        raise Unauthorized('The token is not valid.', www_authenticate=challenge)

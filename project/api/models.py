@@ -1,31 +1,37 @@
-"""The user: columns, queries, and what a user looks like on the wire."""
+"""The user: its columns, how users are found, and the dict that a response has for one."""
 
-from datetime import datetime
+import datetime
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
-    Insert,
+    ColumnElement,
     Integer,
+    Select,
     String,
     UniqueConstraint,
     bindparam,
-    delete,
     false,
     func,
-    insert,
+    or_,
     select,
     tuple_,
-    update,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, QueryableAttribute, mapped_column
 
-from project import db
+from project.database import database
+from project.database.errors import Duplicate
+from project.database.functions import folded, unindexed
+from project.extensions import db
 from project.timestamps import UTCDateTime, as_text, rfc3339, utcnow
 
 MAX_ID = 2**63 - 1
 TRUTH = (False, True)
+# Sorts after every text of a user: 128 times the last character of Unicode.
+LAST_TEXT = '\U0010ffff' * 128
 
 
 class User(db.Model):
@@ -33,15 +39,15 @@ class User(db.Model):
 
     __tablename__ = 'users'
     # Without it SQLite gives the id of a removed user to the next one.
-    __table_args__ = {'sqlite_autoincrement': True}
+    __table_args__: ClassVar[Any] = {'sqlite_autoincrement': True}
 
-    id = db.Column(BigInteger().with_variant(Integer, 'sqlite'), primary_key=True)
-    username = db.Column(String(128), nullable=False)
-    email = db.Column(String(128), nullable=False)
-    active = db.Column(Boolean, nullable=False, default=False, server_default=false())
-    created_at = db.Column(UTCDateTime, nullable=False, default=utcnow)
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, 'sqlite'), primary_key=True)
+    username: Mapped[str] = mapped_column(String(128))
+    email: Mapped[str] = mapped_column(String(128))
+    active: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    created_at: Mapped[datetime.datetime] = mapped_column(UTCDateTime, default=utcnow)
 
-    def __init__(self, username: str, email: str, created_at: datetime | None = None) -> None:
+    def __init__(self, username: str, email: str, created_at: datetime.datetime | None = None) -> None:
         """Make a user who is not stored yet.
 
         :param created_at: the time of creation, now by default; a naive ``datetime`` means UTC.
@@ -49,105 +55,111 @@ class User(db.Model):
         super().__init__(username=username, email=email, created_at=created_at or utcnow())
 
     @classmethod
-    def on_the_wire(cls):
-        """The columns of an answer, in its order; :meth:`to_dicts` takes their rows."""
-        return cls.id, cls.username, cls.email, cls.active, as_text(cls.created_at)
-
-    # Each statement is made once: SQLAlchemy then compiles it once.
-
-    @classmethod
-    @cache
-    def newest_first(cls, *filters):
-        """The users, newest first; of equal timestamps the higher id.
-
-        :param filters: names of :data:`FILTERS`, whose values are bound when the statement runs.
-            ``limit`` takes its value so, too.
-        """
-        users = select(*cls.on_the_wire()).order_by(cls.created_at.desc(), cls.id.desc())
-        for name in filters:
-            users = users.limit(bindparam('limit')) if name == 'limit' else users.where(FILTERS[name])
-        return users
-
-    @classmethod
-    @cache
-    def by_id(cls):
-        """The user with the ``id`` that is bound when the statement runs."""
-        return select(*cls.on_the_wire()).where(cls.id == bindparam('id'))
-
-    @classmethod
-    @cache
-    def adding(cls) -> Insert:
-        """Insert a user and return it; the database decides whether its email, and all that is unique, is free."""
-        return insert(cls).returning(*cls.on_the_wire())
-
-    @classmethod
-    @cache
-    def changing(cls, *columns, unchanged=False):
-        """Set ``columns`` of the user with the id ``user_id``, and return it.
-
-        :param unchanged: only if it still has the values bound as ``old_username``, ``old_email``, ``old_active``.
-        """
-        return cls._only(update(cls).values({name: bindparam(f'new_{name}') for name in columns}), unchanged)
-
-    @classmethod
-    @cache
-    def removing(cls, unchanged=False):
-        """Delete the user with the id ``user_id``, and return it; ``unchanged`` as in :meth:`changing`."""
-        return cls._only(delete(cls), unchanged)
-
-    @classmethod
-    def _only(cls, statement, unchanged):
-        statement = statement.where(cls.id == bindparam('user_id'))
-        if unchanged:
-            for column in (cls.username, cls.email, cls.active):
-                statement = statement.where(column == bindparam(f'old_{column.name}'))
-        return statement.returning(*cls.on_the_wire())
-
-    @classmethod
     @cache
     def unique(cls) -> dict[str, list[str]]:
         """Return the columns that are unique, alone or together, by the name of their index or constraint."""
         indexes = [index for index in cls.__table__.indexes if index.unique]
         constraints = [one for one in cls.__table__.constraints if isinstance(one, UniqueConstraint)]
-        return {one.name: [column.name for column in one.columns] for one in (*indexes, *constraints)}
+        return {str(one.name): [column.name for column in one.columns] for one in (*indexes, *constraints)}
 
     @classmethod
-    def taken(cls, error: IntegrityError) -> list[str]:
-        """Return the names of the columns whose values another user has; none if ``error`` is another breach."""
-        if diagnostics := getattr(error.orig, 'diag', None):  # of PostgreSQL
-            return cls.unique().get(diagnostics.constraint_name, [])
-        _, _, place = str(error.orig).partition('UNIQUE constraint failed: ')
-        # SQLite names an index only if it is on an expression, else the columns.
-        if place.startswith('index '):
-            return cls.unique().get(place.removeprefix('index ').strip("'"), [])
-        names = [name.removeprefix(f'{cls.__tablename__}.') for name in place.split(', ')]
-        return names if names in cls.unique().values() else []
+    def taken(cls, error: Duplicate) -> list[str]:
+        """Return the names of the columns whose values another user has; none if the error is about something else."""
+        if error.constraint is not None:
+            return cls.unique().get(error.constraint, [])
+        return list(error.columns) if list(error.columns) in cls.unique().values() else []
 
-    @staticmethod
-    def to_dicts(rows):
-        """Rows of :meth:`on_the_wire` as they are served."""
-        # SQLite says 0 and 1 for false and true; indexing takes a third of the time of bool().
-        # A timestamp with all its digits, as nearly each has, is written here, which is quicker than rfc3339().
-        return [
-            {
-                'id': id,
-                'username': username,
-                'email': email,
-                'active': TRUTH[active],
-                'created_at': f'{stored[:10]}T{stored[11:26]}Z' if len(stored) > 25 else rfc3339(stored),
-            }
-            for id, username, email, active, stored in rows
-        ]
+    @classmethod
+    def response_columns(cls) -> tuple[ColumnElement[Any] | QueryableAttribute[Any], ...]:
+        """Return the columns of a response, in its order; :func:`to_dicts` takes their rows."""
+        return cls.id, cls.username, cls.email, cls.active, as_text(cls.created_at)
+
+    # Each statement is built once, so that SQLAlchemy compiles it once.
+
+    @classmethod
+    @cache
+    def newest_first(cls, *filters: str) -> Select[Any]:
+        """Return the SELECT of users by ``created_at`` descending, and then by ``id`` descending.
+
+        :param filters: names of :data:`FILTERS`, and ``limit``. Their values are bound when the statement runs.
+        """
+        users = select(*cls.response_columns()).order_by(cls.created_at.desc(), cls.id.desc())
+        if 'limit' in filters:
+            users = users.limit(bindparam('limit'))
+        return users.where(*_conditions(filters))
+
+    @classmethod
+    @cache
+    def counting(cls, *filters: str) -> Select[int]:
+        """Return the SELECT of the number of users; ``filters`` as in :meth:`newest_first`."""
+        return select(func.count()).select_from(cls).where(*_conditions(filters))
+
+    @classmethod
+    def find(cls, user_id: int) -> dict[str, Any] | None:
+        """Return the user with this id, or None.
+
+        Calls that wait at the same time share one SELECT, and the result: do not change it.
+        """
+        return database.batch(_find_together, user_id)
 
 
-db.Index('users_email_key', func.lower(User.email), unique=True)
+# PostgreSQL's planner and SQLite's use these for the queries below; see tests/heavy/plans.py.
+db.Index('users_email_key', folded(User.email), unique=True)
+db.Index('users_username_prefix_idx', folded(User.username))
 db.Index('users_created_at_id_idx', User.created_at.desc(), User.id.desc())
 db.Index('users_username_idx', User.username, User.created_at.desc(), User.id.desc())
 db.Index('users_active_idx', User.active, User.created_at.desc(), User.id.desc())
 
-FILTERS = {
-    'after': tuple_(User.created_at, User.id) < tuple_(bindparam('created_at', type_=String), bindparam('id')),
-    'email': func.lower(User.email) == func.lower(bindparam('email')),
+_PREFIX = bindparam('q', type_=String)
+_ACTIVE = bindparam('active', type_=Boolean)
+_POSITION = tuple_(bindparam('created_at', type_=String), bindparam('id'))
+FILTERS: dict[str, ColumnElement[bool]] = {
+    'after': tuple_(User.created_at, User.id) < _POSITION,
+    'email': folded(User.email) == folded(bindparam('email', type_=String)),
     'username': User.username == bindparam('username'),
-    'active': User.active == bindparam('active'),
+    'active': User.active == _ACTIVE,
+    # Ranges instead of LIKE: nothing in the prefix has a special meaning, and both databases find them in an index.
+    'q': or_(*(folded(column).between(_PREFIX, _PREFIX.concat(LAST_TEXT)) for column in (User.username, User.email))),
 }
+# With q, SQLite would otherwise scan all active users, or all older ones, for the few that match.
+_WITH_Q = {
+    'after': tuple_(unindexed(User.created_at), User.id) < _POSITION,
+    'active': unindexed(User.active) == _ACTIVE,
+}
+
+
+def _conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
+    conditions = FILTERS | _WITH_Q if 'q' in filters else FILTERS
+    return [conditions[name] for name in filters if name != 'limit']
+
+
+def to_dicts(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return rows of :meth:`User.response_columns` as the dicts of a response."""
+    # SQLite says 0 and 1 for false and true. Indexing TRUTH takes a third of the time of bool(), and the slices
+    # that rfc3339 would make of nearly every timestamp take less time here.
+    return [
+        {
+            'id': id,
+            'username': username,
+            'email': email,
+            'active': TRUTH[active],
+            'created_at': f'{created_at[:10]}T{created_at[11:26]}Z' if len(created_at) > 25 else rfc3339(created_at),
+        }
+        for id, username, email, active, created_at in rows
+    ]
+
+
+@cache
+def _select_by_ids(count: int) -> Select[Any]:
+    ids = [bindparam(f'id{number}', type_=BigInteger) for number in range(count)]
+    return select(*User.response_columns()).where(User.id.in_(ids))
+
+
+def _find_together(ids: Sequence[int]) -> list[dict[str, Any] | None]:
+    # The last id fills the statement up to a power of two, so that there are few different statements to compile.
+    wanted = list(set(ids))
+    count = 1 << (len(wanted) - 1).bit_length()
+    wanted += wanted[-1:] * (count - len(wanted))
+    rows = database.read(_select_by_ids(count), {f'id{number}': user_id for number, user_id in enumerate(wanted)})
+    users = {user['id']: user for user in to_dicts(rows)}
+    return [users.get(user_id) for user_id in ids]

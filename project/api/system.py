@@ -1,20 +1,21 @@
-"""What is not about users: alive, ready, and the contract, for machines and for people."""
+"""The routes that are not about users: liveness, readiness, the OpenAPI document and the documentation page."""
 
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
+import flask_swagger_ui
 from flask import Blueprint, Response, abort, current_app, request
 from flask.typing import ResponseReturnValue
 
-from project import database, errors, readiness
+from project import errors, readiness
+from project.database import database, deadline
 
 HEALTH_SECONDS = 1.0
 HERE = Path(__file__).parent
 # openapi.yaml describes the default, PROTECT=changes. Under each value, these groups of operations need a token too.
 GUARDED_GROUPS = {'changes': (), 'writes': ('writes',), 'all': ('writes', 'reads')}
-# Swagger UI as its PyPI package brings it. The package's own blueprint would make a page with a script in it.
-SWAGGER_UI = Path(find_spec('flask_swagger_ui').origin).parent / 'dist'
+# The files of Swagger UI in its PyPI package. The package's own blueprint would make a page with a script in it.
+SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / 'dist'
 DOCS_ASSETS = {
     'docs.js': (HERE / 'docs.js', 'text/javascript'),
     'favicon-32x32.png': (SWAGGER_UI / 'favicon-32x32.png', 'image/png'),
@@ -31,8 +32,8 @@ system_blueprint = Blueprint('system', __name__)
 
 
 @system_blueprint.get('/ping')
-def ping():
-    """Alive: answers whatever the database does."""
+def ping() -> ResponseReturnValue:
+    """Return 200 while the process is alive. It does not use the database."""
     return {'status': 'success', 'message': 'pong!'}
 
 
@@ -43,8 +44,8 @@ def health() -> ResponseReturnValue:
     It is 503 when the database takes over a second, or when its schema is not that of the code.
     """
     started = time.perf_counter()
-    with database.deadline(HEALTH_SECONDS):
-        schema = readiness.inspect_schema()
+    with deadline(HEALTH_SECONDS):
+        schema = readiness.inspect_schema(database.probe)
     milliseconds = (time.perf_counter() - started) * 1000
     if problem := schema.problem():
         return errors.not_ready(problem)
@@ -91,4 +92,5 @@ def file_response(content: bytes, mimetype: str) -> Response:
     response = current_app.response_class(content, mimetype=mimetype)
     response.cache_control.no_cache = True
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

@@ -4,8 +4,9 @@ import json
 from itertools import chain
 from unittest import mock
 
-from project import database, db
+from project import db
 from project.api.models import User
+from project.database import Database
 from project.tests.base import BEARER, TOKEN, BaseTestCase
 from project.tests.test_users import ANN, BAD_EMAILS, BAD_USERNAMES, JSON, NO_OBJECTS
 
@@ -167,7 +168,7 @@ class ConditionTest(ChangeTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertTrue(response.json['data']['active'])
 
-    def test_nobody_is_not_found_whatever_the_condition(self):
+    def test_unknown_user_is_not_found_with_any_condition(self):
         for header in ('If-None-Match', 'If-Match'):
             self.assert_failure(self.client.get('/users/999999', headers={header: '*'}), 404)
 
@@ -181,7 +182,7 @@ class ConditionTest(ChangeTestCase):
 
     def test_change_of_something_else_is_refused(self):
         seen = self.client.get(self.path).json['data']
-        # A weak tag never matches here: RFC 9110 section 13.1.1 asks for the strong comparison.
+        # A weak tag never matches here: RFC 9110 section 13.1.1 requires the strong comparison.
         for header in ('"x"', '', 'x', f'W/{self.tag}', f'{self.tag}x'):
             with self.subTest(header=header):
                 self.assert_failure(self.patch({'active': True}, If_Match=header), 412, CHANGED)
@@ -196,15 +197,15 @@ class ConditionTest(ChangeTestCase):
         self.assertEqual(self.client.get(self.path).json['data']['username'], 'first')
 
     def meanwhile(self, act):
-        """Let ``act`` happen between the reading of the user and the writing."""
-        real_write = database.write
+        """Call ``act`` between the reading of the user and the writing."""
+        real_write = Database.write
 
         def write(*args):
-            with mock.patch.object(database, 'write', real_write):
+            with mock.patch.object(Database, 'write', real_write):
                 act()
             return real_write(*args)
 
-        return mock.patch.object(database, 'write', write)
+        return mock.patch.object(Database, 'write', write)
 
     def test_change_between_reading_and_writing_is_noticed(self):
         for number, change in enumerate((lambda **h: self.patch({'username': 'second'}, **h), self.delete)):
@@ -216,16 +217,21 @@ class ConditionTest(ChangeTestCase):
                     user = self.client.get(self.path).json['data']
                     self.assertEqual(user, user | changes)
 
+    def test_any_state_of_the_user_satisfies_an_asterisk(self):
+        for change, status in ((lambda **h: self.patch({'username': 'second'}, **h), 200), (self.delete, 204)):
+            with self.subTest(status=status), self.meanwhile(lambda: self.patch({'username': 'first'})):
+                self.assertEqual(change(If_Match='*').status_code, status)
+
     def test_change_of_others_fields_is_kept_without_a_condition(self):
         with self.meanwhile(lambda: self.patch({'username': 'first'})):
             response = self.patch({'active': True})
         self.assertEqual(response.json['data'], self.ann | {'username': 'first', 'active': True})
 
-    def test_user_who_goes_between_reading_and_writing_is_noticed(self):
-        for headers, code in (({}, 404), ({'If_Match': '*'}, 412)):
+    def test_user_that_is_removed_between_reading_and_writing_is_a_404(self):
+        for headers in ({}, {'If_Match': '*'}):
             for change in (lambda **h: self.patch({'username': 'x'}, **h), self.delete):
                 with self.subTest(headers=headers), self.meanwhile(self.delete):
-                    self.assert_failure(change(**headers), code)
+                    self.assert_failure(change(**headers), 404, 'User does not exist')
                 self.path = f'/users/{self.add_user()["id"]}'
 
     def test_email_that_is_taken_between_reading_and_writing_is_noticed(self):
@@ -243,14 +249,14 @@ class TokenTest(ChangeTestCase):
             path, method=method, json=ANN | {'email': 'x@example.com'} if method != 'GET' else None, headers=headers
         )
 
-    def test_every_token_opens(self):
+    def test_every_token_is_accepted(self):
         for token in (TOKEN, self.second):
             for header in (f'Bearer {token}', f'bearer {token}', f'BEARER  {token}'):
                 with self.subTest(header=header):
                     response = self.call(self.client, 'PATCH', self.path, Authorization=header)
                     self.assertEqual(response.status_code, 200, response.text)
 
-    def test_missing_or_wrong_token_is_refused(self):
+    def test_missing_or_wrong_token_is_rejected(self):
         for header in (
             None,
             '',
@@ -275,17 +281,17 @@ class TokenTest(ChangeTestCase):
                     self.assertNotIn(TOKEN, response.text + str(response.headers))
         self.assertEqual(self.list_users(), [self.ann])
 
-    def test_method_in_small_letters_is_guarded_too(self):
+    def test_method_in_lower_case_is_guarded_too(self):
         response = self.client.open(self.path, environ_overrides={'REQUEST_METHOD': 'delete'})
         self.assert_failure(response, 401)
 
-    def test_challenge_tells_a_wrong_token_from_none(self):
+    def test_challenge_distinguishes_a_wrong_token_from_none(self):
         response = self.call(self.client, 'DELETE', self.path)
         self.assertNotIn('error', response.headers['WWW-Authenticate'])
         response = self.call(self.client, 'DELETE', self.path, Authorization='Bearer x')
         self.assertIn('error="invalid_token"', response.headers['WWW-Authenticate'])
 
-    def test_without_tokens_nobody_may_change_anything(self):
+    def test_without_tokens_every_change_is_rejected(self):
         client = self.client_of(API_TOKENS='')
         for method in ('PATCH', 'DELETE'):
             for headers in ({}, BEARER, {'Authorization': 'Bearer '}):
@@ -295,7 +301,7 @@ class TokenTest(ChangeTestCase):
                     self.assertIn('API_TOKENS', response.json['message'])
         self.assertEqual(self.list_users(), [self.ann])
 
-    def test_protect_says_what_a_token_guards(self):
+    def test_protect_chooses_the_guarded_methods(self):
         requests = {
             'changes': [('PATCH', self.path), ('DELETE', self.path)],
             'writes': [('POST', '/users')],
@@ -309,18 +315,18 @@ class TokenTest(ChangeTestCase):
             for method, path in chain(*requests.values()):
                 with self.subTest(protect=protect, method=method, path=path):
                     expected = (401, 403) if (method, path) in guarded else None
-                    answers = self.call(client, method, path).status_code, self.call(shut, method, path).status_code
+                    responses = self.call(client, method, path).status_code, self.call(shut, method, path).status_code
                     if expected:
-                        self.assertEqual(answers, expected)
+                        self.assertEqual(responses, expected)
                     else:
-                        self.assertTrue({401, 403}.isdisjoint(answers), answers)
+                        self.assertTrue({401, 403}.isdisjoint(responses), responses)
 
-    def test_token_opens_what_is_protected(self):
+    def test_token_is_accepted_for_all_guarded_methods(self):
         client = self.client_of(API_TOKENS=TOKEN, PROTECT='all')
         self.assertEqual(self.call(client, 'POST', '/users', **BEARER).status_code, 201)
         self.assertEqual(len(client.get('/users', headers=BEARER).json['data']['users']), 2)
 
-    def test_what_balancers_and_browsers_ask_stays_open(self):
+    def test_health_checks_and_preflights_need_no_token(self):
         client = self.client_of(API_TOKENS=TOKEN, PROTECT='all')
         for method, path, code in (
             ('GET', '/ping', 200),
@@ -334,13 +340,13 @@ class TokenTest(ChangeTestCase):
             with self.subTest(method=method, path=path):
                 self.assertEqual(client.open(path, method=method).status_code, code)
 
-    def test_token_is_asked_for_before_anything_is_told(self):
+    def test_token_is_checked_before_the_request_is(self):
         for method, path in (('DELETE', '/users/999999'), ('PATCH', '/users/x')):
             with self.subTest(method=method):
                 self.assert_failure(self.client.open(path, method=method, data=b'x'), 401)
 
-    def test_refusal_tells_nothing_to_the_database(self):
-        with mock.patch.object(database, 'read') as read, mock.patch.object(database, 'write') as write:
+    def test_rejected_request_does_not_reach_the_database(self):
+        with mock.patch.object(Database, 'read') as read, mock.patch.object(Database, 'write') as write:
             self.call(self.client, 'DELETE', self.path)
             read.assert_not_called()
             write.assert_not_called()

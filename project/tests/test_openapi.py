@@ -1,4 +1,4 @@
-"""The contract against the service: the same paths and methods, and every example is what is really answered."""
+"""The OpenAPI document has the paths and methods of the service, and its examples are real responses."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import yaml
 from werkzeug.test import TestResponse
 
 import project
-from project import database, db
+from project import db
 from project.api import system
 from project.api.models import User
 from project.headers import CONSTANT
@@ -19,9 +19,9 @@ from project.tests.base import BEARER, TOKEN, BaseTestCase, dispose, empty_table
 
 DOCUMENT = yaml.safe_load((system.HERE / 'openapi.yaml').read_text())
 METHODS = ('get', 'post', 'put', 'patch', 'delete', 'head', 'options', 'trace')
-# What HTTP itself puts there, and what the document's introduction says of every answer.
+# Headers of HTTP itself, and those that the document's introduction says of every response.
 NOT_LISTED = {'Content-Type', 'Content-Length', 'Date', 'Content-Security-Policy', *dict(CONSTANT)}
-NO_DATABASE = 'postgresql://nobody@127.0.0.1:1/users'  # nobody listens on port 1
+NO_DATABASE = 'postgresql://user@127.0.0.1:1/users'  # nothing listens on port 1
 
 # What differs each time, where it is well formed.
 VOLATILE = (
@@ -85,9 +85,9 @@ class DocumentTest(BaseTestCase):
                 listed = {method.upper() for method in METHODS if method in item} | {'OPTIONS'}
                 self.assertEqual(response.status_code, 200)
                 self.assertEqual(set(response.allow), listed | ({'HEAD'} if 'GET' in listed else set()))
-                told = DOCUMENT['info']['description']
+                listed = DOCUMENT['info']['description']
                 for name in response.headers['Access-Control-Allow-Headers'].split(', '):
-                    self.assertIn(f'`{name}`', told)
+                    self.assertIn(f'`{name}`', listed)
 
     def test_version_is_the_one_of_the_service(self):
         self.assertEqual(DOCUMENT['info']['version'], project.__version__)
@@ -125,7 +125,7 @@ class ExampleTest(BaseTestCase):
         self.first_id = db.session.scalar(db.select(db.func.min(User.id)))
         db.session.rollback()
 
-    def ask(self, *, client=None, path=None, method=None, **request):
+    def request(self, *, client=None, path=None, method=None, **request):
         """Send the request of the operation at hand, with a token unless ``headers`` are given."""
         values = {'user_id': self.first_id, 'name': 'swagger-ui.css'}
         path = (path or self.path).format(**values)
@@ -141,82 +141,85 @@ class ExampleTest(BaseTestCase):
         (example,) = self.operation['requestBody']['content']['application/json']['examples'].values()
         return example['value']
 
-    def ask_guarded(self, tokens, **headers):
-        return self.ask(client=self.client_of(PROTECT='all', API_TOKENS=tokens, METRICS='1'), headers=headers)
+    def request_guarded(self, tokens, **headers):
+        return self.request(client=self.client_of(PROTECT='all', API_TOKENS=tokens, METRICS='1'), headers=headers)
 
-    def ask_untrusted_host(self) -> TestResponse:
+    def request_untrusted_host(self) -> TestResponse:
         client = self.client_of(TRUSTED_HOSTS='users.example', API_TOKENS=TOKEN, METRICS='1')
-        return self.ask(client=client, headers=BEARER | {'Host': 'unknown.example'})
+        return self.request(client=client, headers=BEARER | {'Host': 'unknown.example'})
 
-    def ask_without_database(self):
+    def request_without_database(self):
         client = self.client_of(SQLALCHEMY_DATABASE_URI=NO_DATABASE, API_TOKENS=TOKEN)
         with self.assertLogs(self.app.logger, 'ERROR'):
-            return self.ask(client=client, json={'username': 'ann', 'email': 'ann@example.com'})
+            return self.request(client=client, json={'username': 'ann', 'email': 'ann@example.com'})
 
-    def ask_without_tables(self):
+    def request_without_tables(self):
         with scratch_database() as url:
             app = make_app(SQLALCHEMY_DATABASE_URI=url, API_TOKENS=TOKEN)
             with self.assertLogs(app.logger, 'ERROR'):
-                response = self.ask(client=app.test_client(), json={'username': 'ann', 'email': 'ann@example.com'})
+                response = self.request(client=app.test_client(), json={'username': 'ann', 'email': 'ann@example.com'})
             dispose(app)
         return response
 
-    def ask_defective(self):
+    def request_defective(self):
         with (
-            mock.patch.object(database, 'read', side_effect=RuntimeError),
-            mock.patch.object(database, 'write', side_effect=RuntimeError),
+            mock.patch('project.database.Database.read', side_effect=RuntimeError),
+            mock.patch('project.database.Database.write', side_effect=RuntimeError),
             self.assertLogs(self.app.logger, 'ERROR'),
         ):
-            return self.ask(json={'username': 'ann', 'email': 'ann@example.com'})
+            return self.request(json={'username': 'ann', 'email': 'ann@example.com'})
 
-    def ask_again(self):
-        return self.ask(headers=BEARER | {'If-None-Match': self.ask().headers['ETag']})
+    def request_again(self):
+        return self.request(headers=BEARER | {'If-None-Match': self.request().headers['ETag']})
 
     SITUATIONS = {
-        (200, None): ask,
-        (200, 'pong'): ask,
-        (200, 'healthy'): ask,
-        (200, 'allUsers'): ask,
-        (200, 'page'): lambda self: self.ask(query_string=self.examples_of_parameters('limit')),
-        (200, 'lastPage'): lambda self: self.ask(query_string=self.examples_of_parameters('limit', 'after')),
-        (200, 'lookUp'): lambda self: self.ask(query_string=self.examples_of_parameters('email', 'username', 'active')),
-        (200, 'noMatch'): lambda self: self.ask(query_string={'username': 'nobody'}),
-        (200, 'user'): ask,
-        (200, 'changed'): lambda self: self.ask(json=self.example_of_body()),
-        (201, 'added'): lambda self: self.ask(json=self.example_of_body()),
-        (204, None): ask,
-        (304, None): ask_again,
-        (400, 'wrongQuery'): lambda self: self.ask(
-            query_string='limit=0&after=x&email=%00&username=a&username=b&active=yes'
+        (200, None): request,
+        (200, 'pong'): request,
+        (200, 'healthy'): request,
+        (200, 'allUsers'): request,
+        (200, 'page'): lambda self: self.request(query_string=self.examples_of_parameters('limit')),
+        (200, 'lastPage'): lambda self: self.request(query_string=self.examples_of_parameters('limit', 'after')),
+        (200, 'lookUp'): lambda self: self.request(
+            query_string=self.examples_of_parameters('email', 'username', 'active')
         ),
-        (400, 'wrongFields'): lambda self: self.ask(json={'email': 'ann'}),
-        (400, 'wrongChanges'): lambda self: self.ask(json={'username': ' ', 'email': None, 'active': 1}),
-        (400, 'noObject'): lambda self: self.ask(json=[]),
-        (400, 'noJson'): lambda self: self.ask(data='username=ann', content_type='text/plain'),
-        (400, 'emailTaken'): lambda self: self.ask(json={'username': 'ann', 'email': 'Michael@MHerman.org'}),
-        (400, 'untrustedHost'): ask_untrusted_host,
-        (401, 'noToken'): lambda self: self.ask_guarded(TOKEN),
-        (401, 'wrongToken'): lambda self: self.ask_guarded(TOKEN, Authorization='Bearer another'),
-        (403, 'noTokens'): lambda self: self.ask_guarded('', **BEARER),
-        (404, 'noUser'): lambda self: self.ask(path='/users/0', json={}),
-        (404, 'unknownPath'): lambda self: self.ask(path='/docs/unknown'),
-        (404, 'metricsOff'): lambda self: self.ask(client=self.client_of()),
-        (412, 'stale'): lambda self: self.ask(headers=BEARER | {'If-Match': '"0"'}, json={}),
-        (413, 'tooLarge'): lambda self: self.ask(data=b'{}'.ljust(65_537), content_type='application/json'),
-        (500, 'defect'): ask_defective,
-        (503, 'noDatabase'): ask_without_database,
-        (503, 'outcomeUnknown'): ask_without_database,
-        (503, 'notReady'): ask_without_tables,
+        (200, 'search'): lambda self: self.request(query_string=self.examples_of_parameters('q', 'count')),
+        (200, 'noMatch'): lambda self: self.request(query_string={'username': 'nobody'}),
+        (200, 'user'): request,
+        (200, 'changed'): lambda self: self.request(json=self.example_of_body()),
+        (201, 'added'): lambda self: self.request(json=self.example_of_body()),
+        (204, None): request,
+        (304, None): request_again,
+        (400, 'wrongQuery'): lambda self: self.request(
+            query_string='limit=0&after=x&email=%00&username=a&username=b&active=yes&q=a&count=1'
+        ),
+        (400, 'wrongFields'): lambda self: self.request(json={'email': 'ann'}),
+        (400, 'wrongChanges'): lambda self: self.request(json={'username': ' ', 'email': None, 'active': 1}),
+        (400, 'noObject'): lambda self: self.request(json=[]),
+        (400, 'noJson'): lambda self: self.request(data='username=ann', content_type='text/plain'),
+        (400, 'emailTaken'): lambda self: self.request(json={'username': 'ann', 'email': 'Michael@MHerman.org'}),
+        (400, 'untrustedHost'): request_untrusted_host,
+        (401, 'noToken'): lambda self: self.request_guarded(TOKEN),
+        (401, 'wrongToken'): lambda self: self.request_guarded(TOKEN, Authorization='Bearer another'),
+        (403, 'noTokens'): lambda self: self.request_guarded('', **BEARER),
+        (404, 'noUser'): lambda self: self.request(path='/users/0', json={}),
+        (404, 'unknownPath'): lambda self: self.request(path='/docs/unknown'),
+        (404, 'metricsOff'): lambda self: self.request(client=self.client_of()),
+        (412, 'stale'): lambda self: self.request(headers=BEARER | {'If-Match': '"0"'}, json={}),
+        (413, 'tooLarge'): lambda self: self.request(data=b'{}'.ljust(65_537), content_type='application/json'),
+        (500, 'defect'): request_defective,
+        (503, 'noDatabase'): request_without_database,
+        (503, 'outcomeUnknown'): request_without_database,
+        (503, 'notReady'): request_without_tables,
     }
 
     def check(self, response, code, definition, name):
-        """Compare an answer with its definition and with the example ``name`` in it."""
+        """Compare a response with its definition and with the example ``name`` in it."""
         self.assertEqual(response.status_code, code, response.text[:500])
         headers = {header: resolve(described) for header, described in definition['headers'].items()}
-        answered = set(response.headers.keys()) - (NOT_LISTED - headers.keys())
-        self.assertLessEqual(answered, headers.keys())
-        self.assertLessEqual({header for header in headers if headers[header].get('required')}, answered)
-        for header in answered:
+        actual = set(response.headers.keys()) - (NOT_LISTED - headers.keys())
+        self.assertLessEqual(actual, headers.keys())
+        self.assertLessEqual({header for header in headers if headers[header].get('required')}, actual)
+        for header in actual:
             self.check_header(response.headers[header], headers[header], name)
         if 'content' not in definition:
             self.assertEqual(response.data, b'')
@@ -228,13 +231,13 @@ class ExampleTest(BaseTestCase):
         value = content['examples'][name]['value']
         self.assertEqual(steady(json.dumps(response.json, sort_keys=True)), steady(json.dumps(value, sort_keys=True)))
         following = value.get('data', {}).get('next')
-        self.assertEqual('Link' in answered, following is not None)
+        self.assertEqual('Link' in actual, following is not None)
 
     def check_header(self, value, described, name):
         example = described.get('example') or described['examples'][name]['value']
         self.assertEqual(steady(value), steady(str(example)))
 
-    def test_every_example_is_what_is_answered(self):
+    def test_every_example_is_a_real_response(self):
         seen = set()
         for self.method, self.path, self.operation in operations():
             for status, reference in self.operation['responses'].items():
@@ -262,8 +265,8 @@ class ExampleTest(BaseTestCase):
             if self.method != 'GET' or self.path in ('/health', '/metrics'):  # which differ each time
                 continue
             with self.subTest(path=self.path):
-                get = self.ask()
-                head = self.ask(method='HEAD')
+                get = self.request()
+                head = self.request(method='HEAD')
                 self.assertEqual(head.status_code, get.status_code)
                 self.assertEqual(head.data, b'')
                 self.assertEqual(

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
@@ -10,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from project import db
 from project.api.models import User
+from project.database.errors import Duplicate, translate
 from project.tests.base import BaseTestCase
 
 JSON = 'application/json'
@@ -95,7 +95,7 @@ NO_OBJECTS = [
 
 
 class AddUserTest(BaseTestCase):
-    def test_ping_answers_pong(self):
+    def test_ping_returns_pong(self):
         response = self.client.get('/ping')
         self.assertEqual((response.status_code, response.content_type), (200, JSON))
         self.assertEqual(response.json, {'status': 'success', 'message': 'pong!'})
@@ -114,7 +114,7 @@ class AddUserTest(BaseTestCase):
         self.assertRegex(user['created_at'], r'\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z')
         self.assertTrue(before <= datetime.fromisoformat(user['created_at']) <= after)
 
-    def test_answer_says_where_the_new_user_is(self):
+    def test_location_is_the_path_of_the_new_user(self):
         response = self.client.post('/users', json=ANN)
         self.assertEqual(response.headers['Location'], f'/users/{response.json["data"]["id"]}')
         found = self.client.get(response.headers['Location'])
@@ -130,14 +130,14 @@ class AddUserTest(BaseTestCase):
         self.assertEqual(len(set(moments)), 5)
         self.assertEqual(moments, sorted(moments))
 
-    def test_invalid_json_is_refused(self):
+    def test_invalid_json_is_rejected(self):
         for body in NO_OBJECTS:
             with self.subTest(body=body[:60]):
                 response = self.client.post('/users', data=body, content_type=JSON)
                 self.assert_failure(response, 400, 'Invalid payload.', {'body': 'must be a JSON object'})
         self.assertEqual(self.count_users(), 0)
 
-    def test_invalid_json_keys_are_refused(self):
+    def test_invalid_json_keys_are_rejected(self):
         required = 'is required'
         for payload, errors in [
             ({}, {'username': required, 'email': required}),
@@ -151,7 +151,7 @@ class AddUserTest(BaseTestCase):
                 self.assert_failure(self.client.post('/users', json=payload), 400, 'Invalid payload.', errors)
         self.assertEqual(self.count_users(), 0)
 
-    def test_bad_values_are_refused(self):
+    def test_bad_values_are_rejected(self):
         for field, values in (('username', BAD_USERNAMES), ('email', BAD_EMAILS)):
             for value, reason in values:
                 with self.subTest(field=field, value=value):
@@ -160,7 +160,7 @@ class AddUserTest(BaseTestCase):
                     self.assert_failure(response, 400, 'Invalid payload.', {field: reason})
         self.assertEqual(self.count_users(), 0)
 
-    def test_numbers_that_are_none_are_refused(self):
+    def test_invalid_numbers_in_json_are_rejected(self):
         for number in ('NaN', 'Infinity', '-Infinity', '1e999', '9' * 5000):
             with self.subTest(number=number[:20]):
                 body = f'{{"username": {number}, "email": "ann@example.com"}}'
@@ -215,7 +215,7 @@ class AddUserTest(BaseTestCase):
         self.assertNotEqual(response.json['data']['id'], 77)
         self.assertIs(response.json['data']['active'], False)
 
-    def test_body_over_the_limit_is_refused(self):
+    def test_body_over_the_limit_is_rejected(self):
         for size, code in ((64 * 1024, 201), (64 * 1024 + 1, 413), (10 * 1024 * 1024, 413)):
             with self.subTest(size=size):
                 body = json.dumps(ANN).encode().ljust(size)
@@ -224,7 +224,7 @@ class AddUserTest(BaseTestCase):
                 if code == 413:
                     self.assert_failure(response, 413)
 
-    def test_body_that_does_not_come_to_its_end_is_refused(self):
+    def test_incomplete_body_is_rejected(self):
         body = json.dumps(ANN).encode()
         broken = mock.Mock(
             read=mock.Mock(side_effect=OSError('of the server')), readinto=mock.Mock(side_effect=OSError)
@@ -251,7 +251,7 @@ class AddUserTest(BaseTestCase):
                 response = self.client.post('/users', content_type=JSON, environ_overrides=environ)
                 self.assertEqual(response.status_code, code, response.text)
 
-    def test_duplicate_email_is_refused(self):
+    def test_duplicate_email_is_rejected(self):
         self.add_user()
         response = self.client.post('/users', json=ANN)
         self.assert_failure(response, 400, 'Sorry. That email already exists.')
@@ -278,41 +278,39 @@ class AddUserTest(BaseTestCase):
         self.add_user(email='2@example.com')
         self.assertEqual(self.count_users(), 2)
 
-    def test_database_itself_refuses_a_duplicate(self):
+    def test_database_itself_rejects_a_duplicate(self):
         db.session.add_all([User('ann', 'ann@example.com'), User('ann', 'ANN@example.com')])
         with self.assertRaises(IntegrityError) as raised:
             db.session.commit()
         db.session.rollback()
-        self.assertEqual(User.taken(raised.exception), ['email'])
+        self.assertEqual(User.taken(translate(raised.exception)), ['email'])
+
+    def duplicate(self, constraint=None, columns=()):
+        """Return the error for a value that another user has."""
+        error = Duplicate()
+        error.constraint, error.columns = constraint, columns
+        return error
 
     def test_columns_that_are_taken_are_known_by_the_errors_of_both_databases(self):
-        for original, columns in (
-            (sqlite3.IntegrityError("UNIQUE constraint failed: index 'users_email_key'"), ['email']),
-            (sqlite3.IntegrityError('UNIQUE constraint failed: users.id'), []),
-            (sqlite3.IntegrityError('NOT NULL constraint failed: users.email'), []),
-            (mock.Mock(diag=mock.Mock(constraint_name='users_email_key')), ['email']),
-            (mock.Mock(diag=mock.Mock(constraint_name='users_pkey')), []),
-            (mock.Mock(diag=mock.Mock(constraint_name=None)), []),
+        for error, columns in (
+            (self.duplicate(constraint='users_email_key'), ['email']),
+            (self.duplicate(constraint='users_pkey'), []),
+            (self.duplicate(), []),
+            (self.duplicate(columns=('id',)), []),
         ):
-            with self.subTest(original=original):
-                self.assertEqual(User.taken(IntegrityError('', {}, original)), columns)
+            self.assertEqual(User.taken(error), columns)
 
     def test_other_unique_columns_are_named_in_errors(self):
         for name, columns in (('one', ['username']), ('two', ['username', 'active'])):
             with self.subTest(columns=columns), mock.patch.object(User, 'unique', return_value={name: columns}):
-                errors = (
-                    sqlite3.IntegrityError(f'UNIQUE constraint failed: {", ".join(f"users.{one}" for one in columns)}'),
-                    mock.Mock(diag=mock.Mock(constraint_name=name)),
-                )
-                for original in errors:
-                    error = IntegrityError('', {}, original)
-                    with mock.patch('project.database.write', side_effect=error):
+                for error in (self.duplicate(constraint=name), self.duplicate(columns=tuple(columns))):
+                    with mock.patch('project.database.Database.write', side_effect=error):
                         response = self.client.post('/users', json=ANN)
                     self.assert_failure(response, 400, 'Invalid payload.', dict.fromkeys(columns, 'is already taken'))
 
 
 class GetUsersTest(BaseTestCase):
-    def test_single_user_is_answered(self):
+    def test_single_user_is_returned(self):
         user = self.add_user('michael', 'michael@realpython.com')
         response = self.client.get(f'/users/{user["id"]}')
         self.assertEqual((response.status_code, response.content_type), (200, JSON))
@@ -328,7 +326,7 @@ class GetUsersTest(BaseTestCase):
             with self.subTest(path=path):
                 self.assert_failure(self.client.get(f'/users/{path}'), 404, 'User does not exist')
 
-    def test_id_of_nobody_is_not_found(self):
+    def test_unknown_id_is_not_found(self):
         for path in ('0', '999', 2**31, 2**63 - 1, 2**63, 2**64, '9' * 19, '9' * 20, '9' * 5000):
             with self.subTest(path=str(path)[:30]):
                 self.assert_failure(self.client.get(f'/users/{path}'), 404, 'User does not exist')
@@ -337,7 +335,7 @@ class GetUsersTest(BaseTestCase):
         user = self.add_user()
         self.assertEqual(self.client.get(f'/users/000{user["id"]}').json['data'], user)
 
-    def test_all_users_are_answered_newest_first(self):
+    def test_all_users_are_returned_newest_first(self):
         now = datetime.now(UTC)
         db.session.add(User('michael', 'michael@realpython.com', now - timedelta(days=30)))
         db.session.add(User('fletcher', 'fletcher@realpython.com'))
@@ -360,11 +358,11 @@ class GetUsersTest(BaseTestCase):
         ids = [user['id'] for user in self.list_users()]
         self.assertEqual(ids, sorted(ids, reverse=True))
 
-    def test_database_is_told_the_whole_order(self):
+    def test_database_sorts_the_users(self):
         # It would often come out right by itself, for the sake of an index.
         self.assertIn('ORDER BY users.created_at DESC, users.id DESC', str(User.newest_first().compile(db.engine)))
 
-    def test_nobody_is_an_empty_list(self):
+    def test_without_users_the_list_is_empty(self):
         self.assertEqual(self.client.get('/users').json, {'status': 'success', 'data': {'users': []}})
 
     def test_order_is_the_same_after_an_update(self):
@@ -384,7 +382,7 @@ class GetUsersTest(BaseTestCase):
         self.assertEqual(self.list_users(), [user])
         self.assertEqual(self.list_users('/users?limit=1'), [user])
 
-    def test_head_answers_as_get_without_a_body(self):
+    def test_head_is_get_without_a_body(self):
         user_id = self.add_user()['id']
         for path in ('/ping', '/users', f'/users/{user_id}', '/users/999999'):
             with self.subTest(path=path):

@@ -1,0 +1,175 @@
+"""What clients may send, and what a line of a dump contains: Pydantic models with plain functions as their rules."""
+
+import contextlib
+import re
+import unicodedata
+from datetime import datetime
+from typing import Annotated
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from project import timestamps
+from project.api import paging
+
+MAX_LENGTH = 128  # characters, of a username and of an email
+MAX_LIMIT = 1000  # users on a page
+MIN_PREFIX = 2  # characters of a search
+MAX_LOADED_ID = 2**63 - 2**32  # leaves the database ids for four billion more users
+
+
+def wrong(reason: str) -> PydanticCustomError:
+    """Return the error for a value that a rule rejects.
+
+    :param reason: what the value must be, as a predicate: the field's name goes before it.
+    """
+    return PydanticCustomError('wrong', '{reason}', {'reason': reason})
+
+
+def text(value: str) -> str:
+    """Return ``value`` trimmed; reject blank or too long text, control characters and line separators.
+
+    The latter are Unicode's categories Cc, Zl and Zp.
+    """
+    if not value.isprintable() and any(unicodedata.category(c) in ('Cc', 'Zl', 'Zp') for c in value):
+        raise wrong('must not contain control characters')
+    value = value.strip()
+    if not any(c.isprintable() and c != ' ' for c in value):
+        raise wrong('must not be blank')
+    return column(value)
+
+
+def email(value: str) -> str:
+    """Return an email as it is stored; reject what is not one by its syntax (RFC 5321, RFC 5322, RFC 6531).
+
+    The unique index ignores the case of ASCII letters only, in every locale of the database. So an email with other
+    letters is stored normalised and in lower case. Other emails are stored as typed.
+    """
+    try:
+        address = validate_email(value, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        raise wrong('must be an email address') from None
+    return value if value.isascii() else column(address.normalized.lower())
+
+
+def column(value: str) -> str:
+    """Return ``value``; reject what a column cannot hold."""
+    if len(value) > MAX_LENGTH:
+        raise wrong(f'must have at most {MAX_LENGTH} characters')
+    return storable(value)
+
+
+def storable(value: str) -> str:
+    """Return ``value``; reject NUL, which PostgreSQL cannot store."""
+    if '\0' in value:
+        raise wrong('must not contain control characters')
+    return value
+
+
+Username = Annotated[str, AfterValidator(text)]
+Email = Annotated[str, AfterValidator(text), AfterValidator(email)]
+
+
+class NewUser(BaseModel):
+    """The body of ``POST /users``."""
+
+    model_config = ConfigDict(strict=True)
+    username: Username
+    email: Email
+
+
+class Changes(BaseModel):
+    """The body of ``PATCH /users/<id>``: a merge patch (RFC 7396) of these fields, none of which can be removed."""
+
+    model_config = ConfigDict(strict=True)
+    username: Username = ''
+    email: Email = ''
+    active: bool = False
+
+
+# --- query strings
+
+
+def page_size(value: str) -> int:
+    """Return the number of users on a page."""
+    if not re.fullmatch('[0-9]{1,4}', value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise wrong(f'must be a whole number from 1 to {MAX_LIMIT}')
+    return int(value)
+
+
+def position(value: str) -> tuple[str, int]:
+    """Return the position in the list that a cursor names."""
+    try:
+        return paging.position(value)
+    except ValueError:
+        raise wrong('is not a valid cursor') from None
+
+
+def stored_email(value: str) -> str:
+    """Return the email to look for, as :func:`email` would store it."""
+    value = value.strip()
+    try:
+        return email(value)
+    except PydanticCustomError:
+        return value  # a user of the 2017 service may have it
+
+
+def prefix(value: str) -> str:
+    """Return the prefix to look for, with its ASCII letters in lower case."""
+    value = value.strip()
+    if len(value) < MIN_PREFIX:
+        raise wrong(f'must have at least {MIN_PREFIX} characters')
+    return value.encode().lower().decode()  # of bytes, lower() changes ASCII letters only
+
+
+def boolean(value: str) -> bool:
+    """Return whether ``value`` is ``true``."""
+    if value not in ('true', 'false'):
+        raise wrong('must be true or false')
+    return value == 'true'
+
+
+class UsersQuery(BaseModel):
+    """The query string of ``GET /users``. Each parameter is optional."""
+
+    limit: Annotated[str, AfterValidator(page_size)] = ''
+    after: Annotated[str, AfterValidator(position)] = ''
+    email: Annotated[str, AfterValidator(storable), AfterValidator(stored_email)] = ''
+    username: Annotated[str, AfterValidator(storable)] = ''
+    active: Annotated[str, AfterValidator(boolean)] = ''
+    q: Annotated[str, AfterValidator(storable), AfterValidator(prefix)] = ''
+    count: Annotated[str, AfterValidator(boolean)] = ''
+
+
+# --- lines of a dump
+
+
+def loadable_id(value: int) -> int:
+    """Return the id; reject one that no request can name, or after which the database would run out of ids."""
+    if not 1 <= value <= MAX_LOADED_ID:
+        raise wrong(f'must be a whole number from 1 to {MAX_LOADED_ID}')
+    return value
+
+
+def timestamp(value: object) -> datetime:
+    """Return the timestamp."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return timestamps.parse(value)
+    raise wrong('must be a timestamp such as 2026-11-22T16:13:51.482913Z')
+
+
+class StoredUser(BaseModel):
+    """A line of a dump: all columns of a user.
+
+    It accepts everything that the table can hold. A user who was stored by older rules (with a blank name, say) is
+    still a user, whom a backup must restore.
+    """
+
+    model_config = ConfigDict(strict=True, extra='forbid')
+    id: Annotated[int, AfterValidator(loadable_id)]
+    username: Annotated[str, AfterValidator(column)]
+    email: Annotated[str, AfterValidator(column)]
+    active: bool
+    created_at: Annotated[datetime, BeforeValidator(timestamp)]

@@ -1,0 +1,178 @@
+"""The users over HTTP."""
+
+import re
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, NoReturn
+
+import orjson
+from flask import Blueprint, Response, abort, current_app, request, stream_with_context
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
+
+from project.api import changes, paging, parsing, schemas
+from project.api.models import FILTERS, MAX_ID, User, to_dicts
+from project.database import REQUEST_SECONDS, database, deadline
+from project.database.errors import Duplicate
+from project.errors import envelope
+
+JSON = 'application/json'
+ID = re.compile('[0-9]{1,19}')
+STREAM_ROWS = 2000  # an unpaginated list that is longer is streamed, in parts of this size
+
+users_blueprint = Blueprint('users', __name__)
+
+
+@users_blueprint.post('/users')
+def add_user() -> ResponseReturnValue:
+    """Add a user."""
+    user = changes.add(parsing.body(schemas.NewUser, request))
+    headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
+    return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
+
+
+@users_blueprint.get('/users/<user_id>')
+def get_single_user(user_id: str) -> ResponseReturnValue:
+    """Return one user."""
+    user = find_user(user_id)
+    tag = etag(user)
+    if 'HTTP_IF_NONE_MATCH' in request.environ and request.if_none_match.contains_weak(tag.strip('"')):
+        return '', 304, {'ETag': tag}
+    return {'status': 'success', 'data': user}, {'ETag': tag}
+
+
+@users_blueprint.get('/users')
+def get_all_users() -> ResponseReturnValue:
+    """Return the users, newest first: all of them, or a page."""
+    query = parsing.users_query(request)
+    total = b'"total":%d,' % count_users(query) if query.pop('count', False) else b''
+    head = b'{"status":"success","data":{' + total
+    limit = query.pop('limit', None)
+    page = database.share(('page', limit, *query.items()), lambda: read_page(query, limit))
+    if page is None:
+        return stream_users(query, head)
+    users, last = page
+    if last is None:
+        return current_app.response_class(b'%b"users":%b}}' % (head, users), mimetype=JSON)
+    url = paging.next_url(request, last)
+    body = b'%b"users":%b,"next":%b}}' % (head, users, orjson.dumps(url))
+    return current_app.response_class(body, headers={'Link': f'<{url}>; rel="next"'}, mimetype=JSON)
+
+
+@users_blueprint.patch('/users/<user_id>')
+def change_user(user_id: str) -> ResponseReturnValue:
+    """Change the fields of a user that the body names."""
+    values = parsing.body(schemas.Changes, request)
+    with deadline(REQUEST_SECONDS):
+        user = find_user(user_id)
+        unless_changed = check_if_match(user)
+        if values:
+            user = changes.change(user['id'], values, unless_changed) or abort_changed(unless_changed)
+    return {'status': 'success', 'data': user}, {'ETag': etag(user)}
+
+
+@users_blueprint.delete('/users/<user_id>')
+def remove_user(user_id: str) -> ResponseReturnValue:
+    """Remove a user."""
+    with deadline(REQUEST_SECONDS):
+        user = find_user(user_id)
+        unless_changed = check_if_match(user)
+        if not changes.remove(user['id'], unless_changed):
+            abort_changed(unless_changed)
+    return '', 204, {'Content-Type': JSON}
+
+
+@users_blueprint.errorhandler(Duplicate)
+def reject_duplicate(error: Duplicate) -> ResponseReturnValue:
+    """Return 400 for a value that must be unique and that another user has."""
+    taken = User.taken(error)
+    if not taken:
+        raise error
+    if taken == ['email']:
+        return envelope(BadRequest('Sorry. That email already exists.'))
+    return envelope(parsing.Invalid('Invalid payload.', dict.fromkeys(taken, 'is already taken')))
+
+
+def find_user(user_id: str) -> dict[str, Any]:
+    """Return the user with the id in the path; 404 if there is none."""
+    number = int(user_id) if ID.fullmatch(user_id) else 0
+    return (0 < number <= MAX_ID and User.find(number)) or abort(404, 'User does not exist')
+
+
+def check_if_match(user: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Check ``If-Match`` (RFC 9110 section 13.1.1), which names the state that the client has seen; 412 on mismatch.
+
+    :returns: the user as a change must still find it, or None if any state will do.
+    """
+    if 'If-Match' not in request.headers or request.if_match.star_tag:
+        return None
+    if not request.if_match.contains(etag(user).strip('"')):
+        abort_changed(user)
+    return user
+
+
+def abort_changed(unless_changed: Mapping[str, Any] | None) -> NoReturn:
+    """Return 412 if the change was for a state of the user that is gone, else 404: the user itself is gone."""
+    if unless_changed is not None:
+        abort(412, 'The user has changed since it was read.')
+    abort(404, 'User does not exist')
+
+
+def etag(user: Mapping[str, Any]) -> str:
+    """Return a strong entity tag (RFC 9110 section 8.8.3), the same for equal users on every instance."""
+    return f'"{blake2b(orjson.dumps(user), digest_size=12).hexdigest()}"'
+
+
+def count_users(query: Mapping[str, Any]) -> int:
+    """Return the number of users that match, whatever page of them is requested."""
+    values = {name: value for name, value in query.items() if name in FILTERS and name != 'after'}
+    statement = User.counting(*values)
+    return database.share(('count', *values.items()), lambda: database.read(statement, values)[0][0])
+
+
+def read_page(query: Mapping[str, Any], limit: int | None) -> tuple[bytes, dict[str, Any] | None] | None:
+    """Read the users that match.
+
+    :param query: the values of :data:`FILTERS`.
+    :param limit: the number of users on a page; None for all.
+    :returns: the JSON array of the users, and the last one if a page follows. None if the list has to be streamed.
+    """
+    size = limit or STREAM_ROWS
+    # One more than are needed: it tells whether there are more.
+    rows = database.read(User.newest_first('limit', *query), bind(query) | {'limit': size + 1})
+    more = len(rows) > size
+    if more and limit is None:
+        return None
+    users = to_dicts(rows[:size])
+    return orjson.dumps(users), users[-1] if more else None
+
+
+def stream_users(query: Mapping[str, Any], head: bytes) -> Response:
+    """Return a response with all users that match: one snapshot, in memory that does not grow with the table.
+
+    :param query: as for :func:`read_page`.
+    :param head: the body up to the key ``users``.
+    """
+    if request.method == 'HEAD':
+        return current_app.response_class(iter(()), mimetype=JSON)  # its length is not known
+    parts = database.stream(User.newest_first(*query), bind(query), STREAM_ROWS)
+
+    def chunks(part: Any) -> Iterator[bytes]:
+        yield b'%b"users":%b' % (head, orjson.dumps(to_dicts(part))[:-1])
+        while part := next(parts, None):
+            yield b',' + orjson.dumps(to_dicts(part))[1:-1]
+        yield b']}}'
+
+    # The first part is read before the response begins, so that an unavailable database is still a 503.
+    body = stream_with_context(chunks(next(parts, ())))
+    response = current_app.response_class(body, mimetype=JSON)
+    response.call_on_close(parts.close)
+    return response
+
+
+def bind(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that the statement of a list binds."""
+    values = dict(query)
+    if 'after' in values:
+        values['created_at'], values['id'] = values.pop('after')
+    return values
