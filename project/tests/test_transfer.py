@@ -5,11 +5,7 @@ import gzip
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -19,7 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from project import db, transfer
 from project.api.models import User
-from project.tests.base import ROOT, BaseTestCase, dispose, make_app, scratch_database
+from project.api.schemas import MAX_LOADED_ID
+from project.tests.base import BaseTestCase, dispose, make_app, scratch_database
+from project.transfer import dumping, loading
 
 ANN = {
     'id': 7,
@@ -32,10 +30,12 @@ WIDE = '\N{GRINNING FACE}'
 # What no client may add today, but an older service may have stored.
 OLD_USERS = [
     ANN | {'username': '', 'email': '', 'created_at': '0001-01-01T00:00:00.000000Z'},
-    ANN | {'id': 2**63 - 1, 'username': ' \t\n', 'email': 'no address', 'created_at': '9999-12-31T23:59:59.999999Z'},
+    ANN
+    | {'id': MAX_LOADED_ID, 'username': ' \t\n', 'email': 'no address', 'created_at': '9999-12-31T23:59:59.999999Z'},
     ANN | {'id': 2**53 + 1, 'username': WIDE * 128, 'email': WIDE * 128, 'active': False},
     ANN | {'id': 1, 'username': 'A\u0308nn \u2028 \x1b[31m "\\', 'email': 'Ann@Example.com '},
 ]
+OUT_OF_RANGE = f'id must be a whole number from 1 to {MAX_LOADED_ID}'
 NO_USERS = [
     (b'x', 'it must be a JSON object'),
     (b'[]', 'it must be a JSON object'),
@@ -43,8 +43,10 @@ NO_USERS = [
     (b'\xff\xfe{}', 'it must be a JSON object'),
     (b'[' * 100_000, 'it has 65,536 bytes or more'),
     (json.dumps(ANN).encode()[:-1], 'it must be a JSON object'),
-    (ANN | {'id': 2**63}, 'id must fit in 64 bits'),
-    (ANN | {'id': 10**30}, 'id must fit in 64 bits'),
+    *(
+        (ANN | {'id': number}, OUT_OF_RANGE)
+        for number in (0, -1, -(2**63), MAX_LOADED_ID + 1, 2**63 - 1, 2**63, 10**30)
+    ),
     (ANN | {'id': '7'}, 'id must be a whole number'),
     (ANN | {'id': 7.0}, 'id must be a whole number'),
     (ANN | {'id': True}, 'id must be a whole number'),
@@ -68,7 +70,7 @@ NO_USERS = [
         ANN | {'created_at': '2026-11-22T16:13:51.482913+01:00'},
         'created_at must be a timestamp such as 2026-11-22T16:13:51.482913Z',
     ),
-    (ANN | {'\x1b[31m': 1}, "'\\x1b[31m' is no field of a user"),
+    (ANN | {'\x1b[31m': 1}, "'\\x1b[31m' is not a field of a user"),
     (
         {'id': 7, 'username': 5},
         'username must be a string, email is required, active is required, created_at is required',
@@ -152,7 +154,7 @@ class RoundTripTest(TransferTestCase):
             }
             for number in range(301)
         ]
-        with mock.patch.object(transfer, 'BATCH', 100):
+        with mock.patch.object(loading, 'BATCH', 100), mock.patch.object(dumping, 'BATCH', 100):
             with self.scratch() as app:
                 self.load(OLD_USERS)
                 with db.engine.begin() as connection:
@@ -197,12 +199,20 @@ class RoundTripTest(TransferTestCase):
         self.load([numbered(last + 17)])
         self.assertEqual(self.add_user('newer', 'newer@example.com')['id'], last + 43)
 
+    def test_highest_id_that_is_loaded_leaves_room_for_new_users(self):
+        with self.scratch() as app:
+            self.load([numbered(MAX_LOADED_ID)])
+            client = app.test_client()
+            added = client.post('/users', json={'username': 'new', 'email': 'new@example.com'})
+            self.assertEqual(added.json['data']['id'], MAX_LOADED_ID + 1)
+            self.assertEqual(client.get(f'/users/{MAX_LOADED_ID + 1}').status_code, 200)
+
 
 class DumpTest(TransferTestCase):
     def test_dump_shows_one_moment_and_lets_others_write(self):
-        with mock.patch.object(transfer, 'BATCH', 2):
+        with mock.patch.object(loading, 'BATCH', 2), mock.patch.object(dumping, 'BATCH', 2):
             self.load([numbered(number) for number in range(1, 6)])
-            with transfer._users() as (_, _, batches):
+            with dumping._users() as (_, _, batches):
                 dumped = list(next(batches))
                 self.add_user('new', 'new@example.com')
                 self.assertEqual(self.client.get('/users').json['data']['users'][0]['username'], 'new')
@@ -238,7 +248,7 @@ class DumpTest(TransferTestCase):
         ):
             with (
                 self.subTest(told=told),
-                mock.patch.object(User, 'to_dicts', side_effect=error),
+                mock.patch.object(dumping, 'to_dicts', side_effect=error),
                 self.assert_told(told),
             ):
                 self.dump(force=True)
@@ -259,9 +269,9 @@ class DumpTest(TransferTestCase):
 
     def test_names_that_cannot_be_written(self):
         for name, told in (
-            (self.folder, f'{self.folder}: is no file; - writes to stdout.'),
+            (self.folder, f'{self.folder}: is not a file; use - to write to stdout.'),
             (self.folder / 'none' / 'users.jsonl', 'No such file or directory.'),
-            (os.devnull, 'is no file'),
+            (os.devnull, 'is not a file'),
         ):
             with self.subTest(name=name), self.assert_told(told):
                 transfer.dump(str(name), force=True)
@@ -292,9 +302,9 @@ class LoadTest(TransferTestCase):
             (numbered(3) | {'email': 'USER1@example.com'}, 'another user has its email'),
             (ANN, None),
             (ANN, None),
-            (bee, 'the user with the id 7 is there already, with another username'),
+            (bee, 'the user with the id 7 already exists, with another username'),
             (bee | {'id': 8}, 'another user has its email'),
-            (numbered(9) | {'email': 'user2@example.com'}, 'the user with the id 9 is there already'),
+            (numbered(9) | {'email': 'user2@example.com'}, 'the user with the id 9 already exists'),
             (numbered(9), None),
         ]
         self.assertEqual(self.load([user for user, _ in lines]), (2, 2, 5))
@@ -308,7 +318,7 @@ class LoadTest(TransferTestCase):
 
     def test_load_stops_at_the_first_refused_line_if_asked_to(self):
         users = [numbered(1), numbered(2), numbered(3), numbered(4) | {'email': 'user1@example.com'}, {}]
-        with mock.patch.object(transfer, 'BATCH', 2), self.assert_told('Line 4: another', 'The first 2 lines are done'):
+        with mock.patch.object(loading, 'BATCH', 2), self.assert_told('Line 4: another', 'The first 2 lines are done'):
             self.load(users, stop=True)
         self.assertEqual(self.count_users(), 2)
         self.assertEqual(self.load(users[:3], stop=True), (1, 2, 0))
@@ -331,7 +341,7 @@ class LoadTest(TransferTestCase):
         for name, told in (
             (self.folder / 'none', f'{self.folder / "none"}: No such file or directory.'),
             (self.folder, f'{self.folder}: Is a directory.'),
-            (plain, 'is no gzip file'),
+            (plain, 'is not a gzip file'),
             (packed, 'is compressed'),
         ):
             with self.subTest(name=name), self.assert_told(told):
@@ -344,7 +354,7 @@ class LoadTest(TransferTestCase):
                     command(str(self.path))
 
     def test_a_database_that_fails_is_told_with_how_far_it_came(self):
-        add = transfer._add
+        add = loading._add
 
         def fail(connection, users):
             if 3 in users:
@@ -352,8 +362,8 @@ class LoadTest(TransferTestCase):
             return add(connection, users)
 
         with (
-            mock.patch.object(transfer, 'BATCH', 2),
-            mock.patch.object(transfer, '_add', fail),
+            mock.patch.object(loading, 'BATCH', 2),
+            mock.patch.object(loading, '_add', fail),
             self.assert_told('The database: server closed. The first 2 lines are done; a second run skips them.'),
         ):
             self.load([numbered(1), numbered(2), numbered(3)])
@@ -365,52 +375,3 @@ class LoadTest(TransferTestCase):
         for text in ('Adding users', 'Writing users', '100%', '\r\x1b[KLine 2: '):
             self.assertIn(text, stderr.getvalue())
         self.assertEqual(self.stderr.getvalue(), '')
-
-
-class CommandTest(TransferTestCase):
-    def command(self, *arguments):
-        """A command of manage.py, started on the test database."""
-        url = db.engine.url.render_as_string(hide_password=False)
-        return subprocess.Popen(
-            [sys.executable, '-W', 'error', 'manage.py', *arguments],
-            cwd=ROOT,
-            env=os.environ | {'APP_SETTINGS': 'project.config.DevelopmentConfig', 'DATABASE_URL': url},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run_command(self, *arguments):
-        """The exit code, stdout and stderr of a command."""
-        with self.command(*arguments) as process:
-            stdout, stderr = process.communicate(timeout=60)
-        return process.returncode, stdout.decode(), stderr.decode()
-
-    def test_commands_tell_what_they_did_and_how_it_ended(self):
-        self.load([ANN])
-        code, stdout, stderr = self.run_command('dump_users', '-')
-        self.assertEqual((code, stdout, stderr), (0, self.dump().decode(), 'Wrote 1 users.\n'))
-        self.path.write_bytes(lines_of([ANN, {}, numbered(8)]))
-        code, stdout, stderr = self.run_command('load_users', str(self.path))
-        self.assertEqual((code, stdout), (1, 'Added 1 users; 1 were there already; refused 1 lines.\n'))
-        self.assertTrue(stderr.startswith('Line 2: id is required'), stderr)
-        code, stdout, stderr = self.run_command('load_users', '--stop', str(self.path))
-        self.assertEqual((code, stdout, stderr.count('\n'), stderr[:7]), (1, '', 1, 'Line 2:'))
-
-    def test_a_load_that_is_killed_is_taken_up_again(self):
-        # A background job of a shell ignores SIGINT, and the commands that it starts would inherit that.
-        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
-        users = [numbered(number) for number in range(1, 2 * transfer.BATCH + 501)]
-        for death, code, told in ((signal.SIGKILL, -9, b''), (signal.SIGINT, 130, b'Interrupted.\n')):
-            with self.subTest(death=death), self.command('load_users', '-') as process:
-                process.stdin.write(lines_of(users))
-                process.stdin.flush()
-                end = time.monotonic() + 30
-                while self.count_users() < 2 * transfer.BATCH:
-                    self.assertLess(time.monotonic(), end)
-                    time.sleep(0.01)
-                process.send_signal(death)
-                self.assertEqual(process.wait(30), code)
-                self.assertEqual(process.stderr.read(), told)
-                self.assertEqual(self.count_users(), 2 * transfer.BATCH)
-        self.assertEqual(self.load(users), (500, 2 * transfer.BATCH, 0))
