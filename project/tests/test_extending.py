@@ -13,7 +13,7 @@ from unittest import mock
 from flask import Flask, abort, flash, jsonify, render_template_string, session
 from markupsafe import Markup
 
-from project import NO_SESSIONS
+from project.service import NO_SESSIONS
 from project.tests.base import BaseTestCase
 
 

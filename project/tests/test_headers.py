@@ -1,4 +1,4 @@
-"""The headers of every answer: CORS, what keeps browsers safe, request ids, who is believed about the client."""
+"""The headers of every response: CORS, security headers, request ids, and the trusted proxies."""
 
 import contextvars
 import io
@@ -15,8 +15,8 @@ PREFLIGHT = ORIGIN | {'Access-Control-Request-Method': 'POST', 'Access-Control-R
 class HeadersTestCase(BaseTestCase):
     settings = {'API_TOKENS': TOKEN}
 
-    def answers(self, client=None, **headers):
-        """One answer of each kind, with what it is called."""
+    def responses(self, client=None, **headers):
+        """Yield a response of each kind, in a subtest with its name."""
         client, headers = client or self.client, headers or None
         user_id = self.add_user()['id']
         for method, path, code in (
@@ -45,14 +45,14 @@ class HeadersTestCase(BaseTestCase):
             yield client.delete(f'/users/{user_id}', headers=BEARER | (headers or {}))
         with self.subTest('413'):
             yield client.post('/users', data=b' ' * 70_000, content_type='application/json', headers=headers)
-        broken = mock.patch('project.database.read', side_effect=RuntimeError)
+        broken = mock.patch('project.database.Database.read', side_effect=RuntimeError)
         with self.subTest('500'), self.assertLogs('project'), broken:
             yield client.get('/users', headers=headers)
 
 
 class CorsTest(HeadersTestCase):
     def test_every_answer_may_be_read_by_any_origin(self):
-        for response in self.answers(**ORIGIN):
+        for response in self.responses(**ORIGIN):
             self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')
             self.assertNotIn('Access-Control-Allow-Credentials', response.headers)
             exposed = set(response.headers['Access-Control-Expose-Headers'].split(', '))
@@ -61,7 +61,7 @@ class CorsTest(HeadersTestCase):
     def test_configured_origins_only_may_read(self):
         origins = 'https://shop.example, http://localhost:3000'
         client = self.client_of(CORS_ORIGINS=origins, API_TOKENS=TOKEN)
-        for response in self.answers(client, **ORIGIN):
+        for response in self.responses(client, **ORIGIN):
             self.assertEqual(response.headers['Access-Control-Allow-Origin'], 'https://shop.example')
             self.assertIn('Origin', response.headers.getlist('Vary'))
         for origin in (
@@ -92,30 +92,32 @@ class CorsTest(HeadersTestCase):
                 self.assertGreater(int(response.headers['Access-Control-Max-Age']), 0)
 
     def test_preflight_allows_the_headers_that_it_asks_for(self) -> None:
-        for asked, allowed in (
+        for requested, allowed in (
             ('content-type', 'content-type'),
             ('x-requested-with,cache-control', 'x-requested-with, cache-control'),
             ('Access-Control-Allow-Origin, X-Requested-With', 'Access-Control-Allow-Origin, X-Requested-With'),
             (' , x-a ,\tx_b~!,', 'x-a, x_b~!'),
             ('x-a, x b, "x", x:y, <script>, \xfc, x-c', 'x-a, x-c'),
         ):
-            with self.subTest(asked=asked):
-                response = self.client.options('/users', headers=PREFLIGHT | {'Access-Control-Request-Headers': asked})
+            with self.subTest(requested=requested):
+                response = self.client.options(
+                    '/users', headers=PREFLIGHT | {'Access-Control-Request-Headers': requested}
+                )
                 self.assertEqual((response.status_code, response.data), (200, b''))
                 self.assertEqual(response.headers.getlist('Access-Control-Allow-Headers'), [allowed])
 
     def test_preflight_that_asks_for_no_header_names_those_of_the_service(self) -> None:
         names = 'Authorization, Content-Type, If-Match, If-None-Match, X-Request-ID'
-        for asked in (None, '', ',', 'a b'):
-            with self.subTest(asked=asked):
+        for requested in (None, '', ',', 'a b'):
+            with self.subTest(requested=requested):
                 headers = ORIGIN | {'Access-Control-Request-Method': 'POST'}
-                if asked is not None:
-                    headers['Access-Control-Request-Headers'] = asked
+                if requested is not None:
+                    headers['Access-Control-Request-Headers'] = requested
                 response = self.client.options('/users', headers=headers)
                 self.assertEqual(response.headers['Access-Control-Allow-Headers'], names)
 
     def test_only_preflights_depend_on_the_headers_that_are_asked_for(self) -> None:
-        for response in self.answers(**PREFLIGHT):
+        for response in self.responses(**PREFLIGHT):
             if response.request.method == 'OPTIONS':
                 self.assertIn('Access-Control-Request-Headers', response.headers.getlist('Vary'))
                 self.assertIn('Access-Control-Allow-Headers', response.headers)
@@ -135,7 +137,7 @@ class CorsTest(HeadersTestCase):
 
 class SecurityTest(HeadersTestCase):
     def test_every_answer_is_safe_in_a_browser(self):
-        for response in self.answers():
+        for response in self.responses():
             self.assertEqual(response.headers['X-Content-Type-Options'], 'nosniff')
             self.assertEqual(response.headers['X-Frame-Options'], 'DENY')
             self.assertEqual(response.headers['Referrer-Policy'], 'no-referrer')
@@ -189,7 +191,7 @@ class SecurityTest(HeadersTestCase):
 
 class RequestIdTest(HeadersTestCase):
     def test_every_answer_has_an_id_of_its_own(self):
-        ids = [response.headers['X-Request-ID'] for response in self.answers()]
+        ids = [response.headers['X-Request-ID'] for response in self.responses()]
         self.assertEqual(len(set(ids)), len(ids))
 
     def test_id_of_the_client_is_kept_when_it_is_sane(self):
@@ -202,7 +204,7 @@ class RequestIdTest(HeadersTestCase):
                 self.assertRegex(response.headers['X-Request-ID'], r'\A[0-9a-f]{32}\Z')
 
     def test_every_answer_keeps_the_id_of_the_client(self):
-        for response in self.answers(**{'X-Request-ID': 'mine'}):
+        for response in self.responses(**{'X-Request-ID': 'mine'}):
             self.assertEqual(response.headers['X-Request-ID'], 'mine')
 
 
@@ -215,7 +217,7 @@ class LogTest(HeadersTestCase):
 
     def test_lines_carry_the_request_id(self):
         client, lines = self.logged()
-        with mock.patch('project.database.read', side_effect=RuntimeError('boom')):
+        with mock.patch('project.database.Database.read', side_effect=RuntimeError('boom')):
             client.get('/users', headers={'X-Request-ID': 'mine'})
         first, *rest = lines.getvalue().splitlines()
         self.assertTrue(first.startswith('ERROR '), first)
@@ -229,7 +231,7 @@ class LogTest(HeadersTestCase):
 
     def test_level_is_a_setting(self):
         client, lines = self.logged(LOG_LEVEL='critical')
-        with mock.patch('project.database.read', side_effect=RuntimeError('boom')):
+        with mock.patch('project.database.Database.read', side_effect=RuntimeError('boom')):
             client.get('/users')
         self.assertEqual(lines.getvalue(), '')
 
@@ -241,7 +243,7 @@ class LogTest(HeadersTestCase):
         client.get('/users?email=annabel@example.com')
         client.delete('/users/1', headers=BEARER)
         client.delete('/users/1', headers={'Authorization': 'Bearer wrong'})
-        with mock.patch('project.database.write', side_effect=RuntimeError):
+        with mock.patch('project.database.Database.write', side_effect=RuntimeError):
             client.post('/users', json=user, headers=BEARER)
         self.assertIn('RuntimeError', lines.getvalue())
         for secret in (TOKEN, 'wrong', 'annabel'):
