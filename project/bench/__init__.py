@@ -22,12 +22,12 @@ import click
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from project import database, db
-from project.api import validation
+from project.api import paging
 from project.api.models import User
 from project.bench import scratch
 from project.bench.chart import draw
 from project.bench.scratch import BenchError
+from project.extensions import db
 
 CLIENT = Path(__file__).with_name('client.py')
 CLIENTS, CONNECTIONS = 2, 16  # processes, and connections of all of them
@@ -89,9 +89,11 @@ def _measure(seconds, stages):
     steps = sum(-(-users // scratch.CHUNK) + len(names) for users, names in stages.items())
     hidden = not sys.stderr.isatty()
     results = []
-    bar = click.progressbar(
-        length=steps, label='Measuring', hidden=hidden, file=sys.stderr, item_show_func=lambda item: item
-    )
+
+    def shown(item: str | None) -> str | None:
+        return item
+
+    bar = click.progressbar(length=steps, label='Measuring', hidden=hidden, file=sys.stderr, item_show_func=shown)
     with _ending_on_signals(), bar:
 
         def show(step):
@@ -137,8 +139,10 @@ def _run(service, name, users, seconds):
     if kind in ('page', 'deep'):
         job['path'] = f'/users?limit={PAGE}'
     if kind == 'deep':
-        before = User.to_dicts(database.read(User.by_id(), {'id': users - int(users * DEPTH) + 1}))[0]
-        job['path'] += f'&after={validation.cursor(before)}'
+        before = User.find(users - int(users * DEPTH) + 1)
+        if before is None:
+            raise BenchError(f'No user of the workload {name} exists any more.')
+        job['path'] += f'&after={paging.cursor(before)}'
     if kind == 'all':
         job |= {'connections': 1, 'seconds': 0}
         _check(service, '/users?limit=1', 1)
@@ -179,9 +183,9 @@ def _run(service, name, users, seconds):
 
 def _check(service, path, expected):
     """Look at one answer before many are counted."""
-    status, body = scratch.get(service, path)
-    if status != http.client.OK or (expected and len(json.loads(body)['data']['users']) != expected):
-        raise BenchError(f'GET {path} was answered with {status}: {body[:200].decode(errors="replace")}')
+    response = service.get(path)
+    if response.status != http.client.OK or (expected and len(response.body['data']['users']) != expected):
+        raise BenchError(f'The response to GET {path} was {response.status}: {str(response.body)[:200]}')
 
 
 def _together(jobs):
@@ -200,8 +204,7 @@ def _together(jobs):
                 )
             )
             stack.callback(client.kill)
-            client.stdin.write(json.dumps(job) + '\n')
-            client.stdin.flush()
+            print(json.dumps(job), file=client.stdin, flush=True)
             clients.append(client)
         for client in clients:
             client.stdout.readline()
@@ -264,7 +267,7 @@ def _cell(value):
 
 def chart(results):
     """The chart of :func:`measure_growth`: what a request costs in CPU, as the text of an SVG file."""
-    series = {}
+    series, costs = {}, [None, None]
     for result in results:
         costs = [result['service CPU µs'], result['PostgreSQL CPU µs']]
         if costs[0] is None:

@@ -1,15 +1,11 @@
 """A database and a service to measure, which are gone afterwards, and what their processes use up."""
 
 import contextlib
-import http.client
 import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 from sqlalchemy import String, cast, create_engine, func, insert, literal, select, text
@@ -17,11 +13,10 @@ from sqlalchemy.pool import NullPool
 
 from project import config, create_app, db
 from project.api.models import User
+from project.tests.support.servers import Server, StartError
 
-ROOT = Path(__file__).parents[2]
 CHUNK = 50_000  # users that are added in a statement
 EPOCH = 1_600_000_000  # seconds since 1970, at which the first user is created; each other one a second later
-START, STOP = 30, 20  # seconds that gunicorn may take for it
 
 
 class BenchError(Exception):
@@ -81,30 +76,18 @@ def fill(count):
         yield
     if on_postgresql:
         # As it would be some time later: else autovacuum may begin while we measure.
-        with db.engines['autocommit'].connect() as connection:
+        with db.engines['reads'].connect() as connection:
             connection.execute(text('VACUUM ANALYZE users'))
 
 
 # --- the service
 
 
-class Service:
-    """The service that is running, and what its processes have used up.
-
-    :param process: gunicorn's master, the leader of a session.
-    :param port: on which it serves.
-    """
-
-    def __init__(self, process, port):
-        self.process = process
-        self.port = port
-
-    def workers(self):
-        """The process ids of the workers."""
-        return [pid for pid in _session(self.process.pid) if pid != self.process.pid]
+class Service(Server):
+    """The service, and what its processes have used up."""
 
     def cpu(self):
-        """CPU seconds of all its processes until now; None where the system does not tell."""
+        """CPU seconds of all its processes until now; None where the system does not report them."""
         return _cpu([self.process.pid, *self.workers()])
 
     def memory(self):
@@ -120,74 +103,38 @@ class Service:
 
 @contextlib.contextmanager
 def served(app, folder):
-    """Serve the database of ``app`` by gunicorn, as production does, on a free port of this machine."""
-    environment = os.environ | {
+    """Serve the database of ``app`` by gunicorn, as production does, with the settings of this environment.
+
+    :raises BenchError: the service did not start.
+    """
+    environ = os.environ | {
         'APP_SETTINGS': 'project.config.ProductionConfig',
-        'DATABASE_URL': app.config['SQLALCHEMY_DATABASE_URI'],
         'SECRET_KEY': app.config['SECRET_KEY'],
         # The clients come from this machine, and send no token.
         'TRUSTED_HOSTS': '',
         'PROTECT': 'changes',
         'PROXY_HOPS': '0',
     }
-    log = Path(folder, 'log')
-    with socket.socket() as listener, log.open('wb') as output, contextlib.ExitStack() as stack:
-        listener.bind(('127.0.0.1', 0))
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'gunicorn', '-b', f'fd://{listener.fileno()}', 'manage:app'],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C is for us
-        )
-        stack.callback(_stop, process)
-        service = Service(process, listener.getsockname()[1])
-        listener.close()
-        end = time.monotonic() + START
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if get(service, '/ping')[0] == http.client.OK:
-                    break
-            if process.poll() is not None or time.monotonic() > end:
-                said = log.read_text(errors='replace').strip().splitlines() or ['it said nothing']
-                raise BenchError(f'The service did not start: {said[-1]}')
-            time.sleep(0.05)
+    environ.pop('DATABASE_URL', None)
+    service = Service(folder, app.config['SQLALCHEMY_DATABASE_URI'], **environ)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_stop, service)
+        try:
+            service.start()
+        except StartError as error:
+            raise BenchError(f'The service did not start: {error}') from None
         yield service
 
 
-def _stop(process):
+def _stop(service):
     with _uninterrupted():
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if service.process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                service.stop()
+        service.kill()
 
 
-def get(service, path):
-    """The status and the body of a GET."""
-    connection = http.client.HTTPConnection('127.0.0.1', service.port, timeout=START)
-    with contextlib.closing(connection):
-        connection.request('GET', path)
-        response = connection.getresponse()
-        return response.status, response.read()
-
-
-# --- what the system tells: proc(5)
-
-
-def _session(leader):
-    """The ids of the processes in the session of ``leader``."""
-    pids = []
-    for path in Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError):  # it has ended
-            if _stat(path.name)[3] == str(leader):
-                pids.append(int(path.name))
-    return pids
+# --- resource usage: proc(5)
 
 
 def _cpu(pids):
@@ -221,7 +168,7 @@ def backends_cpu():
         own = connection.scalar(text('SELECT pg_backend_pid()'))
         pids = connection.scalars(text('SELECT pid FROM pg_stat_activity WHERE datname = current_database()')).all()
     try:
-        if db.engine.url.database.encode() not in Path(f'/proc/{own}/cmdline').read_bytes():
+        if str(db.engine.url.database).encode() not in Path(f'/proc/{own}/cmdline').read_bytes():
             return None  # a process of this machine that has the same number
         server = _stat(own)[1]
         # What ended counts for the server, with what ended of its other databases; those should be at rest anyway.

@@ -9,7 +9,7 @@ from project.commands.waiting import wait_for_database
 
 
 class Bench(Command):
-    """Measure the service on databases of its own."""
+    """Measure the service on temporary databases."""
 
     option_list = [
         Option('--seconds', type=float, default=5, help='for each workload; default 5'),
@@ -19,13 +19,13 @@ class Bench(Command):
     ]
 
     def run(self, seconds: float, rows: int, workload: list[str] | None, chart: str | None) -> int | str:
-        """Print the figures, and write the chart if one is wanted.
+        """Print the results, and write the chart if ``chart`` is given.
 
-        :param seconds: how long to measure each workload.
+        :param seconds: the duration of each workload.
         :param rows: users in the largest table.
         :param workload: names of workloads; all of them when None.
         :param chart: path of an SVG file; measures as the table grows instead.
-        :returns: 0, or a message for stderr when requests failed.
+        :returns: 0, or a message for stderr if requests failed.
         """
         from project import bench
 

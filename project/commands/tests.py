@@ -22,7 +22,7 @@ TESTS = ROOT / 'project' / 'tests'
 
 
 class ContextFreeCommand(Command):
-    """A command without an app context: in one of manage.py's app, tests would use the service's database."""
+    """A command without an app context. The context of manage.py's app has the service's database, not the tests'."""
 
     run: Callable[..., int]
 
@@ -34,7 +34,7 @@ class ContextFreeCommand(Command):
 class Test(ContextFreeCommand):
     """Run the tests, on the test database only."""
 
-    option_list = [Option('names', nargs='*', metavar='MODULE', help='of project/tests, such as test_users')]
+    option_list = [Option('names', nargs='*', metavar='MODULE', help='of project/tests or project/tests/heavy')]
 
     def run(self, names: list[str]) -> int:
         """Run the modules ``names``, or all, and return the exit code."""
@@ -42,10 +42,10 @@ class Test(ContextFreeCommand):
 
 
 class Cov(ContextFreeCommand):
-    """Run the tests and report the lines and branches that they missed."""
+    """Run the tests, and report the lines and branches that they do not cover."""
 
     def run(self) -> int:
-        """Run all tests, print what they missed, write the HTML report, and return the exit code."""
+        """Run all tests, print what they do not cover, write the HTML report, and return the exit code."""
         import coverage
 
         measured = coverage.Coverage(config_file=str(ROOT / 'pyproject.toml'))
@@ -66,24 +66,30 @@ class Cov(ContextFreeCommand):
 def run_tests(names: list[str]) -> unittest.TestResult:
     """Run test modules on the test database.
 
-    :param names: of modules in ``project/tests``; if empty, all that match ``test*.py``.
+    :param names: of modules in ``project/tests`` and ``project/tests/heavy``, perhaps with a class and a method. If
+        empty, all modules that match ``test*.py``.
     :raises SystemExit: with one line, when a module does not exist or the test database cannot be used.
     """
-    names = [name.removesuffix('.py') for name in names]
-    for name in names:
-        if not (TESTS / f'{name.split(".")[0]}.py').is_file():
-            sys.exit(f'There is no module of tests named {name}.')
+    modules = [_module(name.removesuffix('.py')) for name in names]
     try:
         database_urls.use_test_settings()
     except config.SettingsError as error:
         sys.exit(str(error))
     check_test_database()
     loader = unittest.TestLoader()
-    if names:
-        suite = loader.loadTestsFromNames([f'project.tests.{name}' for name in names])
+    if modules:
+        suite = loader.loadTestsFromNames(modules)
     else:
         suite = loader.discover(str(TESTS), pattern='test*.py', top_level_dir=str(ROOT))
     return unittest.TextTestRunner(verbosity=1, warnings=None if sys.warnoptions else 'default').run(suite)
+
+
+def _module(name: str) -> str:
+    """Return the full name of a module of tests, or exit with one line if it does not exist."""
+    for folder in (TESTS, TESTS / 'heavy'):
+        if (folder / f'{name.partition(".")[0]}.py').is_file():
+            return '.'.join((*folder.relative_to(ROOT).parts, name))
+    sys.exit(f'There is no module of tests named {name}.')
 
 
 def check_test_database() -> None:
@@ -104,7 +110,7 @@ def check_test_database() -> None:
 
 
 def _exists(url: URL) -> bool:
-    """Return False if the server says that it has no such database; True if it has, or cannot be asked."""
+    """Return False if the server says that it has no such database; True if it has one, or is unavailable."""
     # The error of a failed connection has no SQLSTATE, and its text depends on the server's language.
     server = create_engine(url.set(database='postgres'), poolclass=NullPool)
     try:

@@ -1,18 +1,23 @@
-"""What the tests share: an app on the test database, and helpers that speak for a client.
+"""The base of the tests: an app on the test database, and helpers that act as a client.
 
-No other database than the test one is ever emptied: :func:`refuse_other_databases` stands before all that deletes.
+Only the test database is ever emptied: each function that deletes calls :func:`refuse_other_databases` first.
 """
 
 import contextlib
 import secrets
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from flask import Flask
+from flask.testing import FlaskClient
 from flask_testing import TestCase
 from sqlalchemy import create_engine, delete, func, insert, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
+from werkzeug.test import TestResponse
 
 from project import config, create_app, database_urls, db
 from project.api.models import User
@@ -22,16 +27,16 @@ TOKEN = 'a-token-of-the-tests-that-is-long-enough'
 BEARER = {'Authorization': f'Bearer {TOKEN}'}
 STATUS = {2: 'success', 4: 'fail', 5: 'error'}
 
-_with_tables = set()  # the databases whose tables this process has made
+_with_tables: set[URL] = set()  # the databases whose tables this process has made
 
 
-def make_app(base=config.TestingConfig, **settings):
-    """Return an app with the settings of ``base`` and with ``settings`` on top, the same in every environment."""
+def make_app(base: type = config.TestingConfig, **settings: Any) -> Flask:
+    """Return an app with the settings of ``base``, changed by ``settings``, and independent of the environment."""
     return create_app(type('Settings', (base,), {'SECRET_KEY': 'my_precious'} | settings))
 
 
-def dispose(app):
-    """Close the database connections of ``app``: one that is left open is a ResourceWarning later."""
+def dispose(app: Flask) -> None:
+    """Close the database connections of ``app``; an open one would be a ResourceWarning later."""
     with app.app_context():
         db.session.remove()
         for engine in db.engines.values():
@@ -44,7 +49,7 @@ def url_of_tests() -> URL:
 
 
 def refuse_other_databases(url: URL) -> None:
-    """Raise an error unless ``url``, which is to be emptied, is that of the test database only.
+    """Raise an error unless ``url``, of a database that is to be emptied, is that of the test database only.
 
     :raises RuntimeError: it is that of another database.
     :raises project.config.SettingsError: it is that of the service, too.
@@ -55,8 +60,8 @@ def refuse_other_databases(url: URL) -> None:
     database_urls.use_test_settings()  # for those who run the tests without manage.py
 
 
-def empty_tables():
-    """Remove all users from the database of the current app, which the first time gets new tables."""
+def empty_tables() -> None:
+    """Remove all users from the database of the current app, which gets new tables the first time."""
     refuse_other_databases(db.engine.url)
     if db.engine.url not in _with_tables:
         db.drop_all()
@@ -67,8 +72,8 @@ def empty_tables():
 
 
 @contextlib.contextmanager
-def scratch_database():
-    """Make an empty database beside the test database and of its kind, give its URL as text, and remove it."""
+def scratch_database() -> Iterator[str]:
+    """Create an empty database beside the test database and of its kind, give its URL as text, and remove it."""
     url = url_of_tests()
     if url.get_backend_name() == 'sqlite':
         with tempfile.TemporaryDirectory() as folder:
@@ -87,35 +92,38 @@ def scratch_database():
 
 
 class BaseTestCase(TestCase):
-    """A test with ``self.app`` and ``self.client``, and no users to begin with."""
+    """A test with ``self.app`` and ``self.client``, and no users in the test database."""
 
-    settings = {}  # of the app, beside those of TestingConfig
+    settings: dict[str, Any] = {}  # of the app, beside those of TestingConfig
 
-    def create_app(self):
+    def create_app(self) -> Flask:
+        """Return the app of this test, as Flask-Testing wants it."""
         return make_app(**self.settings)
 
-    def setUp(self):
+    def setUp(self) -> None:
+        """Remove all users."""
         self.addCleanup(dispose, self.app)
         empty_tables()
 
     @property
-    def on_postgresql(self):
+    def on_postgresql(self) -> bool:
+        """Whether the test database is on PostgreSQL."""
         return db.engine.dialect.name == 'postgresql'
 
-    def client_of(self, **settings):
-        """A client of another app on the same database, with other settings."""
+    def client_of(self, **settings: Any) -> FlaskClient:
+        """Return a client of another app with other settings, on the same database unless they name another."""
         app = make_app(**settings)
         self.addCleanup(dispose, app)
         return app.test_client()
 
-    def add_user(self, username='ann', email='ann@example.com'):
-        """Add a user over HTTP and return it as it was answered."""
+    def add_user(self, username: str = 'ann', email: str = 'ann@example.com') -> dict[str, Any]:
+        """Add a user over HTTP, and return it as in the response."""
         response = self.client.post('/users', json={'username': username, 'email': email})
         self.assertEqual(response.status_code, 201, response.text)
         return response.json['data']
 
-    def store_users(self, count, **columns):
-        """Put ``count`` users into the table, each created a minute after the one before; ``columns`` are the same."""
+    def store_users(self, count: int, **columns: Any) -> None:
+        """Store ``count`` users, each created a minute after the previous one, with the same values of ``columns``."""
         start = datetime(2026, 1, 1, tzinfo=UTC)
         users = [
             {
@@ -130,19 +138,21 @@ class BaseTestCase(TestCase):
         db.session.execute(insert(User), users)
         db.session.commit()
 
-    def count_users(self):
-        """How many users the table has."""
+    def count_users(self) -> int:
+        """Return the number of users in the table."""
         with db.engine.connect() as connection:
             return connection.scalar(select(func.count()).select_from(User))
 
-    def list_users(self, path='/users'):
-        """The users that a GET of ``path`` answers."""
+    def list_users(self, path: str = '/users') -> list[dict[str, Any]]:
+        """Return the users in the response to a GET of ``path``."""
         response = self.client.get(path)
         self.assertEqual(response.status_code, 200, response.text)
         return response.json['data']['users']
 
-    def assert_failure(self, response, code, message=None, errors=None):
-        """Check that an answer is a failure in the envelope, with the headers that go with every answer."""
+    def assert_failure(
+        self, response: TestResponse, code: int, message: str | None = None, errors: dict[str, str] | None = None
+    ) -> None:
+        """Check that a response is a failure in the envelope, with the headers of every response."""
         self.assertEqual(response.status_code, code, response.text)
         self.assertEqual(response.content_type, 'application/json')
         self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')

@@ -1,4 +1,4 @@
-"""The settings: where each comes from, and how a wrong one is refused."""
+"""The settings: where each comes from, and how an invalid one is rejected."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from project import config, create_app, database_urls, db
 from project.tests import base
 
-KEY = 'a-key-of-the-tests-that-nobody-can-guess'
+KEY = 'a-key-of-the-tests-that-cannot-be-guessed'
 VARIABLES = (
     *('APP_SETTINGS', 'DATABASE_URL', 'DATABASE_TEST_URL', 'SECRET_KEY', 'API_TOKENS', 'PROTECT', 'CORS_ORIGINS'),
     *('TRUSTED_HOSTS', 'PROXY_HOPS', 'LOG_LEVEL', 'METRICS', 'POOL_SIZE', 'POOL_OVERFLOW', 'SERVER_SOFTWARE'),
@@ -40,8 +40,8 @@ class ConfigTestCase(unittest.TestCase):
         self.addCleanup(base.dispose, app)
         return app
 
-    def assert_refused(self, words, name, **environment):
-        """Check that the settings are refused with one line that has the words, and no value in it."""
+    def assert_rejected(self, words, name, **environment):
+        """Check that the settings are rejected with one line that has the words, and no value in it."""
         with self.assertRaises(config.SettingsError) as raised:
             self.app(name, **environment)
         message = str(raised.exception)
@@ -120,12 +120,12 @@ class ProductionConfigTest(ConfigTestCase):
                     environment = {name: text for name, text in PRODUCTION.items() if name != variable}
                     if value is not None:
                         environment[variable] = value
-                    self.assert_refused(f'{variable} must', 'ProductionConfig', **environment)
+                    self.assert_rejected(f'{variable} must', 'ProductionConfig', **environment)
 
-    def test_key_that_can_be_guessed_is_refused(self):
+    def test_key_that_can_be_guessed_is_rejected(self):
         for key in ('my_precious', 'x' * 31, 'my_precious' * 4, 'Changeme' + 'x' * 32, 'secret' * 10, 'dev' + 'x' * 40):
             with self.subTest(key=key):
-                self.assert_refused('SECRET_KEY 32', 'ProductionConfig', **PRODUCTION | {'SECRET_KEY': key})
+                self.assert_rejected('SECRET_KEY 32', 'ProductionConfig', **PRODUCTION | {'SECRET_KEY': key})
 
     def test_debug_is_off_under_gunicorn_whatever_the_settings(self):
         for name in ('DevelopmentConfig', 'TestingConfig', 'ProductionConfig'):
@@ -149,7 +149,7 @@ class SettingsTest(ConfigTestCase):
                     app = create_app(argument)
                 self.assertEqual((app.debug, app.testing), expected)
 
-    def test_settings_that_do_not_exist_are_refused(self):
+    def test_settings_that_do_not_exist_are_rejected(self):
         for settings in (
             'project.config.NoConfig',
             'nowhere.Config',
@@ -160,8 +160,8 @@ class SettingsTest(ConfigTestCase):
             'os.path.join',
         ):
             environment = mock.patch.dict(os.environ, APP_SETTINGS=settings)
-            refused = self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS')
-            with self.subTest(settings=settings), environment, refused:
+            rejected = self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS')
+            with self.subTest(settings=settings), environment, rejected:
                 create_app()
 
     def test_every_form_of_a_postgresql_url_means_psycopg2(self):
@@ -186,7 +186,7 @@ class SettingsTest(ConfigTestCase):
                 app = self.app('DevelopmentConfig', DATABASE_URL=url)
                 self.assertEqual(database_urls.engine_url(app.config), make_url(url))
 
-    def test_other_databases_are_refused(self):
+    def test_other_databases_are_rejected(self):
         for url in (
             'x',
             '://',
@@ -203,8 +203,8 @@ class SettingsTest(ConfigTestCase):
             'sqlite+aiosqlite:///x.db',
         ):
             with self.subTest(url=url):
-                self.assert_refused('DATABASE_URL', 'DevelopmentConfig', DATABASE_URL=url)
-                self.assert_refused('DATABASE_TEST_URL', 'TestingConfig', DATABASE_TEST_URL=url)
+                self.assert_rejected('DATABASE_URL', 'DevelopmentConfig', DATABASE_URL=url)
+                self.assert_rejected('DATABASE_TEST_URL', 'TestingConfig', DATABASE_TEST_URL=url)
 
     def test_numbers_are_checked(self):
         for name, least, most in (('POOL_SIZE', 1, 1000), ('POOL_OVERFLOW', 0, 1000), ('PROXY_HOPS', 0, 10)):
@@ -212,7 +212,7 @@ class SettingsTest(ConfigTestCase):
                 self.assertEqual(self.app('DevelopmentConfig', **{name: str(good)}).config[name], good)
             for bad in (str(least - 1), str(most + 1), 'x', '1.5', '1 ', '+1', '\u0661', '\xb2', '9' * 5000):
                 with self.subTest(name=name, bad=bad[:10]):
-                    self.assert_refused(f'{name} {least} {most}', 'DevelopmentConfig', **{name: bad})
+                    self.assert_rejected(f'{name} {least} {most}', 'DevelopmentConfig', **{name: bad})
 
     def test_choices_are_checked(self):
         for name, choices in (('PROTECT', config.PROTECT_CHOICES), ('LOG_LEVEL', config.LOG_LEVELS)):
@@ -221,7 +221,7 @@ class SettingsTest(ConfigTestCase):
                     self.assertEqual(self.app('DevelopmentConfig', **{name: text}).config[name], choice)
             for bad in ('x', f'{choices[0]} ', 'none'):
                 with self.subTest(name=name, bad=bad):
-                    self.assert_refused(f'{name} {" ".join(choices)}', 'DevelopmentConfig', **{name: bad})
+                    self.assert_rejected(f'{name} {" ".join(choices)}', 'DevelopmentConfig', **{name: bad})
 
     def test_lists_are_separated_by_commas(self):
         for text, items in ((' a ,b,, ', ['a', 'b']), ('a', ['a']), (',', [])):
@@ -236,19 +236,19 @@ class SettingsTest(ConfigTestCase):
         self.assertEqual(app.config['API_TOKENS'], [KEY])
         self.assertEqual(app.config['PROXY_HOPS'], 2)
 
-    def test_tokens_that_can_be_guessed_are_refused(self):
+    def test_tokens_that_can_be_guessed_are_rejected(self):
         self.assertEqual(
             self.app('DevelopmentConfig', API_TOKENS=f'{KEY}, {KEY}2,').config['API_TOKENS'], [KEY, f'{KEY}2']
         )
         for tokens in ('x', 'x' * 31, f'{KEY},short', 'é' * 32):
             with self.subTest(tokens=tokens):
-                self.assert_refused('API_TOKENS 32', 'DevelopmentConfig', API_TOKENS=tokens)
+                self.assert_rejected('API_TOKENS 32', 'DevelopmentConfig', API_TOKENS=tokens)
 
     def test_metrics_are_off_unless_asked_for(self):
         for value, on in (('1', True), ('0', False), ('', False)):
             with self.subTest(value=value):
                 self.assertIs(self.app('DevelopmentConfig', METRICS=value).config['METRICS'], on)
-        self.assert_refused('METRICS 0 1', 'DevelopmentConfig', METRICS='true')
+        self.assert_rejected('METRICS 0 1', 'DevelopmentConfig', METRICS='true')
 
 
 class SettingsOfTheOriginalTest(ConfigTestCase):

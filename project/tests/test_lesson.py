@@ -115,6 +115,3 @@ class LessonTest(LessonTestCase):
         self.assertEqual(ended.returncode, 0, ended.stderr)
         engine = create_engine(database_urls.parse(self.test_url, ''), poolclass=NullPool)
         self.assertEqual(inspect(engine).get_table_names(), [])
-
-    def test_unittest_destroys_nothing(self) -> None:
-        self.check_nothing_is_destroyed('-m', 'unittest', 'project.tests.test_users', 'project.tests.test_config')

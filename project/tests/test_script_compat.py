@@ -2,12 +2,9 @@ import argparse
 import inspect
 import io
 import runpy
-import subprocess
 import sys
-import tempfile
 import unittest
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from unittest import mock
 
 import flask
@@ -15,17 +12,6 @@ from flask import Flask, current_app
 
 import project.commands.script_compat
 from project.commands.script_compat import Command, Manager, Option, Server, Shell, flask_script
-
-ROOT = Path(project.commands.script_compat.__file__).parents[2]
-
-MANAGE = """
-import sys
-sys.path.insert(0, {root!r})
-from flask import Flask
-from project.commands.script_compat import Manager
-
-Manager(lambda: Flask('probe')).run()
-"""
 
 PLAIN_SHELL = ['shell', '--no-ipython', '--no-bpython', '--no-ptipython', '--no-ptpython']
 
@@ -82,19 +68,6 @@ class FlaskScriptTest(unittest.TestCase):
             self.manager.handle('manage.py', args)
         self.assertEqual(end.exception.code, status, err.getvalue())
         return out.getvalue(), err.getvalue()
-
-    def run_script(self, *args, stdin=''):
-        with tempfile.TemporaryDirectory() as folder:
-            script = Path(folder, 'manage.py')
-            script.write_text(MANAGE.format(root=str(ROOT)))
-            return subprocess.run(
-                [sys.executable, '-W', 'error', str(script), *args],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=False,
-            )
 
     def test_flask_and_the_standard_library_are_left_as_they_were(self):
         self.assertNotIn('flask._compat', sys.modules)
@@ -225,12 +198,6 @@ class FlaskScriptTest(unittest.TestCase):
                 self.run_command(*PLAIN_SHELL)
                 self.assertEqual(interact.call_args.kwargs['local'].keys(), names)
 
-    def test_shell_runs_what_comes_from_stdin_with_warnings_as_errors(self):
-        result = self.run_script(*PLAIN_SHELL, stdin='print(app.name)\n')
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn('probe', result.stdout)
-        self.assertEqual(result.stderr.strip(), 'now exiting InteractiveConsole...')
-
     def test_result_of_a_command_is_the_exit_status(self):
 
         @self.manager.command
@@ -242,8 +209,3 @@ class FlaskScriptTest(unittest.TestCase):
                 with self.assertRaises(SystemExit) as end:
                     self.manager.run()
                 self.assertEqual(end.exception.code, status)
-
-    def test_unknown_command_of_a_script_is_one_line_and_status_2(self):
-        result = self.run_script('nope')
-        self.assertEqual((result.returncode, result.stdout), (2, ''))
-        self.assertRegex(result.stderr, r"\Amanage\.py: error: .*invalid choice: 'nope'.*\n\Z")

@@ -155,7 +155,7 @@ class ComparisonTest(BaseTestCase):
 
 
 class LessonTest(BaseTestCase):
-    """Code of the lesson, as it stands there. Its constructor, pasted, is tested by the module next_steps."""
+    """Code of the lesson. Its constructor, pasted, is tested by the module next_steps."""
 
     def test_helper_and_test_of_the_lesson(self):
         datetime = lesson_datetime

@@ -1,6 +1,6 @@
-"""Take the pictures of the page: ``python -m project.tests.screenshots [FOLDER]``.
+"""Take the pictures of the page: ``python -m project.tests.support.screenshots [FOLDER]``.
 
-:mod:`project.tests.browsing` tells what it takes. Users, zone and language are always the same, so that
+:mod:`project.tests.support.browsing` tells what it takes. Users, zone and language are always the same, so that
 only a change of the page changes a picture.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from project.tests import browsing
+from project.tests.support import browsing
 
 FOLDER = browsing.CLIENT / 'screenshots'
 DESKTOP = {'viewport': {'width': 1280, 'height': 800}}
@@ -43,7 +43,7 @@ def users():
 def take(site, folder):
     """Take every picture.
 
-    :param site: a running :class:`project.tests.browsing.Site`.
+    :param site: a running :class:`project.tests.support.browsing.Site`.
     :param folder: the ``Path`` to put them in; those that are there are replaced.
     :returns: their paths.
     """
@@ -83,7 +83,7 @@ def bring_errors(site, page):
 
 if __name__ == '__main__':
     description = 'Take the pictures of the page.'
-    parser = argparse.ArgumentParser(prog='python -m project.tests.screenshots', description=description)
+    parser = argparse.ArgumentParser(prog='python -m project.tests.support.screenshots', description=description)
     parser.add_argument('folder', nargs='?', type=Path, default=FOLDER, help='where they go (default: %(default)s)')
     arguments = parser.parse_args()
     try:

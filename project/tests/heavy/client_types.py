@@ -27,8 +27,8 @@ type Failure = operations['addUser']['responses'][400]['content']['application/j
 
 export async function firstPage(limit: number): Promise<User[]> {
   const query: NonNullable<paths['/users']['get']['parameters']['query']> = { limit, active: true }
-  const answer = await fetch(`/users?limit=${query.limit}`)
-  const body = (await answer.json()) as Users
+  const response = await fetch(`/users?limit=${query.limit}`)
+  const body = (await response.json()) as Users
   const next: string | undefined = body.data.next
   return next ? body.data.users : []
 }
@@ -44,7 +44,7 @@ export const created: User['created_at'] = '2026-11-22T16:13:51.482913Z'
 export const id: User['id'] = 1
 
 // @ts-expect-error: a user has an address
-export const nobody: components['schemas']['NewUser'] = { username: 'ann' }
+export const incomplete: components['schemas']['NewUser'] = { username: 'ann' }
 // @ts-expect-error: the list has no DELETE
 export const removal: paths['/users']['delete'] = {}
 """

@@ -1,6 +1,6 @@
 """Changes that a student makes next, each in a scratch copy of the project and in processes of its own.
 
-The name does not start with ``test_``, so it runs only by name: ``python manage.py test next_steps``.
+Run by name: ``python manage.py test next_steps``.
 """
 
 import contextlib
@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from project.tests.base import BEARER, ROOT, TOKEN, scratch_database
-from project.tests.processes import HOST, free_port, wait_until
+from project.tests.support.servers import HOST, free_port, wait_until
+from project.tests.test_migrations import HEAD
 
 ANN = {'username': 'ann', 'email': 'ann@example.com'}
 BEE = {'username': 'bee', 'email': 'bee@example.com'}
-USERNAME = '    username = db.Column(String(128), nullable=False)\n'
-ACTIVE = '    active = db.Column(Boolean, nullable=False, default=False, server_default=false())\n'
+USERNAME = '    username: Mapped[str] = mapped_column(String(128))\n'
+UNIQUE_USERNAME = USERNAME.replace('128)', '128), unique=True')
+ACTIVE = '    active: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())\n'
 CLIENT = """
 import json, sys
 from manage import app
@@ -32,7 +34,8 @@ for method, path, body, headers in json.load(sys.stdin):
 """
 QUERY = """
 import sys
-from manage import app, db
+from manage import app
+from project import db
 with app.app_context():
     print(*map(tuple, db.session.execute(db.text(sys.argv[1]))))
 """
@@ -53,7 +56,7 @@ class NextStepTest(unittest.TestCase):
         self.on_sqlite = self.environment['DATABASE_URL'].startswith('sqlite')
 
     def edit(self, path, *changes):
-        """Replace texts of a file, each of which must be there."""
+        """Replace texts of a file; each of them must exist."""
         file = self.root / path
         text = file.read_text()
         for old, new in changes:
@@ -95,17 +98,17 @@ class NextStepTest(unittest.TestCase):
     def migrations(self):
         return set((self.root / 'project/migrations/versions').glob('*.py'))
 
-    def ask(self, *requests):
+    def request(self, *requests):
         """Send requests, each a method, a path and perhaps a body; return status, media type and text of each."""
         sent = [(method, path, body[0] if body else None, BEARER) for method, path, *body in requests]
         lines = self.run_python('-c', CLIENT, text=json.dumps(sent)).splitlines()
-        answers = [(int(line.split('\t')[0]), *line.split('\t')[1:]) for line in lines if line.count('\t') == 2]
-        self.assertEqual(len(answers), len(requests), lines)
-        return answers
+        responses = [(int(line.split('\t')[0]), *line.split('\t')[1:]) for line in lines if line.count('\t') == 2]
+        self.assertEqual(len(responses), len(requests), lines)
+        return responses
 
-    def ask_json(self, *requests):
+    def request_json(self, *requests):
         """As :meth:`ask`, but return status and JSON of each."""
-        return [(status, json.loads(text)) for status, _, text in self.ask(*requests)]
+        return [(status, json.loads(text)) for status, _, text in self.request(*requests)]
 
     def query(self, sql):
         """Return the rows of a select."""
@@ -115,30 +118,32 @@ class NextStepTest(unittest.TestCase):
 class ColumnTest(NextStepTest):
     def test_column_with_a_python_default(self):
         self.manage('db', 'upgrade')
-        self.ask(('POST', '/users', ANN))
+        self.request(('POST', '/users', ANN))
         admin = '    admin = db.Column(db.Boolean, default=False, nullable=False)\n'
         points = '    points = db.Column(db.Integer, default=lambda: 7)\n'
         seen = '    seen_at = db.Column(UTCDateTime, default=utcnow, onupdate=utcnow)\n'
         self.edit('project/api/models.py', (ACTIVE, ACTIVE + admin + points + seen))
         migration = self.migrate()
-        # The row that is there needs a value, on either database.
+        # The existing row needs a value, on either database.
         self.assertIn("sa.Column('admin', sa.Boolean(), server_default='0', nullable=False)", migration)
         self.assertIn('from project.timestamps import UTCDateTime\n', migration)
-        answers = self.ask_json(
+        responses = self.request_json(
             ('POST', '/users', BEE),
             ('PATCH', '/users/1', {'username': 'cat'}),
             ('POST', '/users', {**BEE, 'email': 'ANN@example.com'}),
         )
-        self.assertEqual([status for status, _ in answers], [201, 200, 400])
-        self.assertEqual(answers[2][1], EMAIL_TAKEN)
+        self.assertEqual([status for status, _ in responses], [201, 200, 400])
+        self.assertEqual(responses[2][1], EMAIL_TAKEN)
         rows = self.query('SELECT id, CAST(admin AS INTEGER), points, seen_at IS NOT NULL FROM users ORDER BY id')
         self.assertEqual(rows.replace('True', '1'), '(1, 0, None, 1) (2, 0, 7, 1)')
         self.assertIn('Wrote 2 users', self.manage('dump_users', 'users.jsonl'))
-        self.assertIn('2 were there already', self.manage('load_users', 'users.jsonl'))
+        self.assertIn('2 already existed', self.manage('load_users', 'users.jsonl'))
         self.manage('db', 'downgrade', '--force')
         self.edit('project/api/models.py', (admin + points + seen, ''))
         self.assertEqual(self.query('SELECT username FROM users ORDER BY id'), "('cat',) ('bee',)")
-        self.assertEqual(self.ask_json(('POST', '/users', {**BEE, 'email': 'ANN@example.com'})), [(400, EMAIL_TAKEN)])
+        self.assertEqual(
+            self.request_json(('POST', '/users', {**BEE, 'email': 'ANN@example.com'})), [(400, EMAIL_TAKEN)]
+        )
 
     def test_column_without_a_default_gets_no_migration_but_a_message(self):
         self.manage('db', 'upgrade')
@@ -157,12 +162,12 @@ class UniqueTest(NextStepTest):
     def test_unique_username(self):
         self.manage('db', 'upgrade')
         cat = {'username': 'cat', 'email': 'cat@example.com'}
-        self.ask(('POST', '/users', ANN), ('POST', '/users', BEE), ('POST', '/users', cat), ('DELETE', '/users/3'))
-        self.edit('project/api/models.py', (USERNAME, USERNAME.replace('nullable', 'unique=True, nullable')))
+        self.request(('POST', '/users', ANN), ('POST', '/users', BEE), ('POST', '/users', cat), ('DELETE', '/users/3'))
+        self.edit('project/api/models.py', (USERNAME, UNIQUE_USERNAME))
         self.assertIn('uq_users_username', self.migrate())
         other = 'other@example.com'
         self.assertEqual(
-            self.ask_json(
+            self.request_json(
                 ('POST', '/users', {**ANN, 'email': other}),
                 ('PATCH', '/users/2', {'username': 'ann'}),
                 ('POST', '/users', {**cat, 'email': 'ANN@example.com'}),
@@ -171,10 +176,10 @@ class UniqueTest(NextStepTest):
             [(400, TAKEN), (400, TAKEN), (400, EMAIL_TAKEN), (400, EMAIL_TAKEN)],
         )
         # On SQLite the table was copied: the copy gives no id a second time either.
-        [(status, answer)] = self.ask_json(('POST', '/users', {**cat, 'email': other}))
+        [(status, body)] = self.request_json(('POST', '/users', {**cat, 'email': other}))
         self.assertEqual(status, 201)
-        self.assertGreater(answer['data']['id'], 3)
-        new = f'"id":{answer["data"]["id"]}'
+        self.assertGreater(body['data']['id'], 3)
+        new = f'"id":{body["data"]["id"]}'
         self.manage('dump_users', 'users.jsonl')
         self.edit('users.jsonl', (new, '"id":99'), (other, 'more@example.com'))
         self.assertIn('another user has its email or username', self.manage('load_users', 'users.jsonl', code=1))
@@ -183,22 +188,22 @@ class UniqueTest(NextStepTest):
         """An index, a constraint of two columns, and one on the email, which has an index of its own already."""
         phone = '    phone = db.Column(String(20), unique=True, index=True)\n'
         area = "    area = db.Column(String(20), default='north')\n"
-        email = '    email = db.Column(String(128), nullable=False)\n'
-        arguments = "    __table_args__ = {'sqlite_autoincrement': True}\n"
+        email = '    email: Mapped[str] = mapped_column(String(128))\n'
+        arguments = "    __table_args__: ClassVar[Any] = {'sqlite_autoincrement': True}\n"
         pair = "    __table_args__ = (db.UniqueConstraint('area', 'username'), {'sqlite_autoincrement': True})\n"
         more = '    username: Username\n    email: Email\n'
         self.edit(
             'project/api/models.py',
             (arguments, pair),
             (ACTIVE, ACTIVE + phone + area),
-            (email, email.replace('nullable', 'unique=True, nullable')),
+            (email, email.replace('128)', '128), unique=True')),
         )
-        self.edit('project/api/validation.py', (more, f'{more}    phone: str | None = None\n'))
+        self.edit('project/api/schemas.py', (more, f'{more}    phone: str | None = None\n'))
         self.manage('db', 'upgrade')
         self.migrate()
         taken = {'status': 'fail', 'message': 'Invalid payload.'}
         self.assertEqual(
-            self.ask_json(
+            self.request_json(
                 ('POST', '/users', {**ANN, 'phone': '1'}),
                 ('POST', '/users', {**BEE, 'phone': '1'}),
                 ('POST', '/users', {**BEE, 'username': 'ann'}),
@@ -213,16 +218,18 @@ class UniqueTest(NextStepTest):
 
     def test_values_that_are_not_unique_stop_the_migration_and_change_nothing(self):
         self.manage('db', 'upgrade')
-        self.ask(('POST', '/users', ANN), ('POST', '/users', {**BEE, 'username': 'ann'}))
-        self.edit('project/api/models.py', (USERNAME, USERNAME.replace('nullable', 'unique=True, nullable')))
+        self.request(('POST', '/users', ANN), ('POST', '/users', {**BEE, 'username': 'ann'}))
+        self.edit('project/api/models.py', (USERNAME, UNIQUE_USERNAME))
         self.manage('db', 'migrate')
-        self.assertIn('the database refused', self.manage('db', 'upgrade', code=1))
-        self.assertEqual(self.query('SELECT version_num FROM alembic_version'), "('0001',)")
+        self.assertIn('the database returned an error', self.manage('db', 'upgrade', code=1))
+        self.assertEqual(self.query('SELECT version_num FROM alembic_version'), f"('{HEAD}',)")
         self.assertEqual(
             self.query('SELECT username, email FROM users ORDER BY id'),
             "('ann', 'ann@example.com') ('ann', 'bee@example.com')",
         )
-        self.assertEqual(self.ask_json(('POST', '/users', {**BEE, 'email': 'ANN@example.com'})), [(400, EMAIL_TAKEN)])
+        self.assertEqual(
+            self.request_json(('POST', '/users', {**BEE, 'email': 'ANN@example.com'})), [(400, EMAIL_TAKEN)]
+        )
 
 
 NOTES = """
@@ -262,34 +269,34 @@ def notes():
 class BlueprintTest(NextStepTest):
     def test_second_blueprint_with_its_own_model(self):
         self.manage('db', 'upgrade')
-        self.ask(('POST', '/users', ANN))
+        self.request(('POST', '/users', ANN))
         (self.root / 'project/api/notes.py').write_text(NOTES)
         imported, registered = (
-            'from project.api.views import users_blueprint\n',
+            'from project.api.users import users_blueprint\n',
             'app.register_blueprint(users_blueprint)\n',
         )
         self.edit(
             'project/__init__.py',
-            (imported, f'    from project.api.notes import notes_blueprint\n    {imported}'.lstrip()),
+            (imported, f'from project.api.notes import notes_blueprint\n{imported}'),
             (registered, f'{registered}    app.register_blueprint(notes_blueprint)\n'),
         )
         migration = self.migrate()
         for name in ('fk_notes_user_id_users', 'uq_notes_text', 'notes_pkey'):
             self.assertIn(name, migration)
-        answers = self.ask_json(
+        responses = self.request_json(
             ('POST', '/notes', {'user_id': 1, 'text': 'one'}), ('GET', '/notes'), ('GET', '/nowhere')
         )
-        self.assertEqual([status for status, _ in answers], [200, 200, 404])
-        [note] = answers[1][1]
+        self.assertEqual([status for status, _ in responses], [200, 200, 404])
+        [note] = responses[1][1]
         self.assertEqual((note['text'], note['user']), ('one', 'ann'))
         self.assertEqual(note['read_at'], '2026-07-01T00:00:00.000000Z')
         self.assertRegex(note['written_at'], r'^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$')
         # On SQLite this copies the users and drops their old table; the notes that belong to them stay.
-        self.edit('project/api/models.py', (USERNAME, USERNAME.replace('nullable', 'unique=True, nullable')))
+        self.edit('project/api/models.py', (USERNAME, UNIQUE_USERNAME))
         self.migrate()
-        self.assertEqual(self.ask_json(('GET', '/notes')), [(200, [note])])
-        self.assertEqual(self.ask(('DELETE', '/users/1'))[0][0], 204)
-        self.assertEqual(self.ask_json(('GET', '/notes')), [(200, [])])
+        self.assertEqual(self.request_json(('GET', '/notes')), [(200, [note])])
+        self.assertEqual(self.request(('DELETE', '/users/1'))[0][0], 204)
+        self.assertEqual(self.request_json(('GET', '/notes')), [(200, [])])
 
 
 class LessonTest(NextStepTest):
@@ -304,7 +311,7 @@ class LessonTest(NextStepTest):
         self.created_at = created_at
 
 """
-        self.edit('project/api/models.py', (ours, theirs), ('from datetime import datetime\n', 'import datetime\n'))
+        self.edit('project/api/models.py', (ours, theirs))
         view = """
 from flask import jsonify
 from project import db
@@ -341,13 +348,13 @@ def lesson():
     }
     return jsonify(response_object), 200
 """
-        with (self.root / 'project/api/views.py').open('a') as file:
+        with (self.root / 'project/api/users.py').open('a') as file:
             file.write(view)
         self.manage('db', 'upgrade')
-        theirs, ours = self.ask(('GET', '/lesson'), ('GET', '/users'))
+        theirs, ours = self.request(('GET', '/lesson'), ('GET', '/users'))
         self.assertEqual(theirs, (*ours[:2], ours[2].replace('"active":false,', '')))
         self.assertEqual([user['username'] for user in json.loads(ours[2])['data']['users']][-1], 'michael')
-        self.assertEqual(self.ask_json(('POST', '/users', ANN))[0][0], 201)
+        self.assertEqual(self.request_json(('POST', '/users', ANN))[0][0], 201)
 
 
 ASYNC = """
@@ -371,7 +378,7 @@ def visits():
 class ViewTest(NextStepTest):
     def test_async_views_under_gunicorn(self):
         """They run in one thread, which can run one event loop at a time."""
-        with (self.root / 'project/api/views.py').open('a') as file:
+        with (self.root / 'project/api/users.py').open('a') as file:
             file.write(ASYNC)
         shutil.copy(ROOT / 'gunicorn.conf.py', self.root)
         self.manage('db', 'upgrade')
@@ -393,14 +400,14 @@ class ViewTest(NextStepTest):
 
         wait_until(is_up, 30, 'gunicorn serves')
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(get, [f'/async/{number}' for number in range(8)]))
-        self.assertEqual(answers, [{'number': number, 'users': 0} for number in range(8)])
+            responses = list(pool.map(get, [f'/async/{number}' for number in range(8)]))
+        self.assertEqual(responses, [{'number': number, 'users': 0} for number in range(8)])
 
     def test_sessions_work_once_the_line_is_removed_that_the_message_names(self):
-        with (self.root / 'project/api/views.py').open('a') as file:
+        with (self.root / 'project/api/users.py').open('a') as file:
             file.write(SESSION)
-        self.assertEqual(self.ask(('GET', '/visits'))[0][0], 500)
-        self.edit('project/__init__.py', ('    session_interface = NoSessions()\n', ''))
-        answers = self.ask(('GET', '/visits'), ('GET', '/visits'))
+        self.assertEqual(self.request(('GET', '/visits'))[0][0], 500)
+        self.edit('project/service.py', ('    session_interface = NoSessions()\n', ''))
+        responses = self.request(('GET', '/visits'), ('GET', '/visits'))
         html = 'text/html; charset=utf-8'
-        self.assertEqual(answers, [(200, html, '1'), (200, html, '2')])
+        self.assertEqual(responses, [(200, html, '1'), (200, html, '2')])

@@ -1,4 +1,4 @@
-"""The page /docs in a real Chromium: requests are tried out on it, and their answers read.
+"""The page /docs in Chromium: requests are sent from it, and it shows the responses.
 
 Not among the tests that run by default: ``python manage.py test docs_in_browser``, after
 ``pip install -r .ci/requirements.txt`` and ``apt-get install chromium``.
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from playwright.sync_api import expect, sync_playwright
 
 from project.tests.base import scratch_database
-from project.tests.browsing import CHROMIUM_OPTIONS
-from project.tests.processes import HOST, TOKEN, Service
+from project.tests.support.browsing import CHROMIUM_OPTIONS
+from project.tests.support.servers import HOST, TOKEN, Server, manage
 
 # Called by the browser whenever the page's Content-Security-Policy stops something.
 REPORT_VIOLATIONS = """
@@ -26,30 +26,32 @@ addEventListener('securitypolicyviolation', event => violated(`${event.violatedD
 class DocsInBrowserTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.service = cls.start_service(PROTECT='all')
-        cls.site = f'http://{HOST}:{cls.service.port}'
+        cls.server = cls.start_server(PROTECT='all')
+        cls.site = f'http://{HOST}:{cls.server.port}'
         chromium = cls.enterClassContext(sync_playwright()).chromium
         cls.browser = chromium.launch(executable_path=shutil.which('chromium'), args=CHROMIUM_OPTIONS)
         cls.addClassCleanup(cls.browser.close)
 
     @classmethod
-    def start_service(cls, **settings: str) -> Service:
+    def start_server(cls, **settings: str) -> Server:
         """Start the service on an empty database. It runs until the tests of this class are done."""
         directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
-        service = Service(directory, cls.enterClassContext(scratch_database()), **settings)
-        cls.addClassCleanup(service.kill)
-        service.start()
-        return service
+        url = cls.enterClassContext(scratch_database())
+        manage(url, 'db', 'upgrade')
+        server = Server(directory, url, **settings)
+        cls.addClassCleanup(server.kill)
+        server.start()
+        return server
 
     def setUp(self):
         self.page = self.browser.new_page()
         self.addCleanup(self.page.close)
         self.page.set_default_timeout(20_000)
-        self.hosts, self.troubles = set(), []
+        self.hosts, self.problems = set(), []
         self.page.on('request', lambda request: self.hosts.add(urlsplit(request.url).netloc))
-        self.page.on('pageerror', lambda error: self.troubles.append(str(error)))
-        self.page.on('console', lambda message: self.troubles.append(f'{message.type}: {message.text}'))
-        self.page.expose_function('violated', lambda what: self.troubles.append(f'refused: {what}'))
+        self.page.on('pageerror', lambda error: self.problems.append(str(error)))
+        self.page.on('console', lambda message: self.problems.append(f'{message.type}: {message.text}'))
+        self.page.expose_function('violated', lambda what: self.problems.append(f'blocked: {what}'))
         self.page.add_init_script(REPORT_VIOLATIONS)
 
     def open(self, operation):
@@ -59,7 +61,7 @@ class DocsInBrowserTest(unittest.TestCase):
         return part
 
     def execute(self, part):
-        """Send the request that an operation shows, and return what the page then shows of the answer."""
+        """Send the request that an operation shows, and return the part of the page that shows the response."""
         part.get_by_role('button', name='Execute').click()
         return part.locator('.live-responses-table .response')
 
@@ -72,45 +74,45 @@ class DocsInBrowserTest(unittest.TestCase):
         dialog.get_by_role('button', name='Close').first.click()
 
     def assert_quiet(self):
-        """Check that the page asked no other host, and that neither it nor the browser complained."""
+        """Check that the page sent requests to the service only, and that the browser logged no problem."""
         self.assertEqual(self.hosts, {urlsplit(self.site).netloc})
-        self.assertEqual(self.troubles, [])
+        self.assertEqual(self.problems, [])
 
     def test_user_is_added_and_removed_by_trying_it_out(self):
         self.page.goto(f'{self.site}/docs')
         self.authorize()
-        answer = self.execute(self.open('addUser'))
-        expect(answer).to_contain_text('201')
-        expect(answer).to_contain_text('ann@example.com was added!')
-        user = self.service.get('/users').body['data']['users'][0]
+        response = self.execute(self.open('addUser'))
+        expect(response).to_contain_text('201')
+        expect(response).to_contain_text('ann@example.com was added!')
+        user = self.server.get('/users').body['data']['users'][0]
         self.assertEqual(user['email'], 'ann@example.com')
 
         part = self.open('removeUser')
         for row, value in (('user_id', str(user['id'])), ('If-Match', '*')):
             part.locator('tr').filter(has_text=re.compile(f'^{row}')).get_by_role('textbox').fill(value)
         expect(self.execute(part)).to_contain_text('204')
-        self.assertEqual(self.service.get('/users').body['data']['users'], [])
+        self.assertEqual(self.server.get('/users').body['data']['users'], [])
         self.assert_quiet()
 
     def test_operations_that_need_a_token_have_a_lock(self) -> None:
-        default = self.start_service()
+        default = self.start_server()
         changes = {'changeUser', 'removeUser'}
         for port, locked in (
             (default.port, changes),
-            (self.service.port, changes | {'listUsers', 'addUser', 'getUser', 'metrics'}),
+            (self.server.port, changes | {'listUsers', 'addUser', 'getUser', 'metrics'}),
         ):
             with self.subTest(locked=locked):
                 self.page.goto(f'http://{HOST}:{port}/docs')
                 expect(self.page.locator('.opblock')).to_have_count(11)
                 blocks = self.page.locator('.opblock', has=self.page.locator('.authorization__btn')).all()
                 self.assertEqual({block.get_attribute('id').rpartition('-')[2] for block in blocks}, locked)
-        self.assertEqual(self.troubles, [])
+        self.assertEqual(self.problems, [])
 
     def test_headers_of_an_answer_are_shown(self):
         self.page.goto(f'{self.site}/docs')
-        answer = self.execute(self.open('ping'))
-        expect(answer).to_contain_text('"pong!"')
-        expect(answer).to_contain_text('x-request-id')
+        response = self.execute(self.open('ping'))
+        expect(response).to_contain_text('"pong!"')
+        expect(response).to_contain_text('x-request-id')
         self.assert_quiet()
 
     def test_every_part_of_the_page_opens_without_a_complaint(self):
@@ -125,12 +127,12 @@ class DocsInBrowserTest(unittest.TestCase):
 
     def test_page_works_behind_the_path_of_a_proxy(self):
         def forward(route):
-            asked.append(urlsplit(route.request.url).path)
+            requested.append(urlsplit(route.request.url).path)
             route.fulfill(response=route.fetch(url=route.request.url.replace('/some/path/', '/')))
 
-        asked = []
+        requested = []
         self.page.route(f'{self.site}/some/path/**', forward)
         self.page.goto(f'{self.site}/some/path/docs')
         expect(self.execute(self.open('ping'))).to_contain_text('"pong!"')
-        self.assertIn('/some/path/ping', asked)
+        self.assertIn('/some/path/ping', requested)
         self.assert_quiet()

@@ -1,7 +1,6 @@
-"""The measuring tool, with tiny numbers: not that the service is fast, but that it is measured and nothing is left.
+"""The measuring tool, with small numbers: it measures every workload, and leaves nothing behind.
 
-Not one of the tests that ``manage.py test`` finds by itself, since it takes a minute:
-``python manage.py test benchmark``.
+It takes a minute. Run by name: ``python manage.py test benchmark``.
 """
 
 import os
@@ -53,20 +52,20 @@ class BenchTest(unittest.TestCase):
         )
 
     def run_bench(self, *arguments, **environment):
-        """The exit code, stdout and stderr of the command."""
+        """Run the command, and return its exit code, stdout and stderr."""
         with self.start(*arguments, **environment) as process:
             stdout, stderr = process.communicate(timeout=300)
         return process.returncode, stdout, stderr
 
     def databases(self):
-        """The scratch databases that there are on the server."""
+        """Return the names of the scratch databases on the server."""
         if self.url.get_backend_name() != 'postgresql':
             return set()
         with create_engine(self.url, poolclass=NullPool).connect() as connection:
             return set(connection.scalars(text("SELECT datname FROM pg_database WHERE datname LIKE 'users_bench_%'")))
 
     def processes(self, *words):
-        """The ids of the processes that were started by us, and have these words in their command line."""
+        """Return the ids of the processes of this test that have these words in their command line."""
         found = []
         for path in Path('/proc').glob('[0-9]*'):
             try:
@@ -75,7 +74,7 @@ class BenchTest(unittest.TestCase):
                     if all(word.encode() in line for word in words):
                         found.append(int(path.name))
             except OSError:
-                continue  # it has ended, or is somebody else's
+                continue  # it has ended, or belongs to another user
         return found
 
     def assert_nothing_left(self):
@@ -112,7 +111,7 @@ class BenchTest(unittest.TestCase):
             self.assertIn(word, words)
         self.assert_nothing_left()
 
-    def test_nothing_is_left_when_it_is_interrupted(self):
+    def test_nothing_is_left_after_an_interrupt(self):
         # A background job of a shell ignores SIGINT, and the commands that it starts would inherit that.
         self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -128,14 +127,14 @@ class BenchTest(unittest.TestCase):
                 self.assertEqual(stderr, 'Interrupted.\n' if number == signal.SIGINT else '')
             self.assert_nothing_left()
 
-    def test_a_service_that_does_not_start_is_told(self):
+    def test_service_that_does_not_start_is_reported(self):
         code, stdout, stderr = self.run_bench('--workload', 'page', WEB_CONCURRENCY='many')
         self.assertEqual((code, stdout), (1, ''))
         self.assertRegex(stderr, r'\AThe service did not start: .*many.*\n\Z')
         self.assert_nothing_left()
 
-    def test_wrong_command_lines_are_told(self):
-        for arguments, told in (
+    def test_wrong_command_lines_are_reported(self):
+        for arguments, message in (
             (('--workload', 'ping'), 'There is no workload ping; there are list10, '),
             (('--seconds', '0'), '--seconds must be '),
             (('--rows', '9'), '--rows from 10'),
@@ -144,5 +143,5 @@ class BenchTest(unittest.TestCase):
             with self.subTest(arguments=arguments):
                 code, stdout, stderr = self.run_bench(*arguments)
                 self.assertEqual((code, stdout), (1, ''))
-                self.assertIn(told, stderr)
+                self.assertIn(message, stderr)
                 self.assertEqual(stderr.count('\n'), 1)

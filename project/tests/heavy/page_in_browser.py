@@ -1,6 +1,6 @@
 """The page as people meet it: in Chromium, on another origin than the service, under a strict policy.
 
-Run by ``python manage.py test page_in_browser``; :mod:`project.tests.browsing` tells what it takes.
+Run by ``python manage.py test page_in_browser``; :mod:`project.tests.support.browsing` tells what it takes.
 """
 
 import json
@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 from playwright.sync_api import expect
 
-from project.tests import browsing
+from project.tests.support import browsing
 
 AXE = browsing.CLIENT / 'node_modules' / 'axe-core' / 'axe.min.js'
 MOMENT = datetime(2026, 11, 22, 16, 13, 51, 482913, UTC)

@@ -1,11 +1,11 @@
-"""Schemathesis sends the service what the contract allows and what it forbids, and holds every answer to it.
+"""Schemathesis sends valid and invalid requests, and checks each response against the OpenAPI document.
 
 Not among the tests that run by default: ``python manage.py test fuzz``, after
 ``pip install -r .ci/requirements.txt``. The service runs under gunicorn, on an empty database beside the one of
 DATABASE_TEST_URL. ``FUZZ_SEED=N`` tries other requests than the usual ones.
 
 All checks of Schemathesis are on but two. ``positive_data_acceptance`` is done by :func:`valid_data_is_accepted`,
-which knows the refusals that no schema can describe. ``object_level_authorization`` needs users of an API who may
+which knows the rejections that no schema can describe. ``object_level_authorization`` needs users of an API who may
 see their own things only; a token of this one opens everything.
 """
 
@@ -25,7 +25,8 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from project.tests.base import scratch_database
-from project.tests.processes import HOST, PROMISED_SECONDS, ROOT, TOKEN, Service
+from project.tests.support.fault_case import PROMISED_SECONDS
+from project.tests.support.servers import HOST, ROOT, TOKEN, Server, manage
 
 DOCUMENT = ROOT / 'project' / 'api' / 'openapi.yaml'
 LEAST_CASES = 1000
@@ -50,7 +51,7 @@ negative_data_rejection.expected-statuses = [400, 401, 404]
 enabled = false
 expected-statuses = ["2xx", 304, 404, 412]
 
-# Half of the requests use what is there, which nobody finds by chance.
+# Half of the requests use existing values, which are not found by chance.
 [parameters]
 "path.user_id" = {{dictionary = "ids", probability = 0.5}}
 "query.after" = {{dictionary = "cursors", probability = 0.5}}
@@ -63,7 +64,7 @@ expected-statuses = ["2xx", 304, 404, 412]
 
 @schemathesis.check
 def valid_data_is_accepted(ctx, response, case):
-    """What satisfies the schema is not refused, except for what only the service can know."""
+    """Check that a request that satisfies the schema is accepted, unless :func:`is_beyond_schemas`."""
     try:
         positive_data_acceptance(ctx, response, case)
     except RejectedPositiveData:
@@ -72,36 +73,38 @@ def valid_data_is_accepted(ctx, response, case):
 
 
 def is_beyond_schemas(refusal, case):
-    """Whether a 400 has reasons that can't be seen from the request alone, or not by a regular expression."""
+    """Return whether no schema and no regular expression can describe the reasons of a 400."""
     if refusal['message'] == 'Sorry. That email already exists.':
         return True
     return all(
-        (field == 'after' and reason == 'must be the cursor of a page before')
+        (field == 'after' and reason == 'is not a valid cursor')
         or (field == 'username' and reason == 'must not be blank' and not is_visible(case.body['username']))
         for field, reason in refusal['errors'].items()
     )
 
 
 def is_visible(text):
-    """Whether a reader sees anything of a text: a letter, mark, number, punctuation or symbol."""
+    """Return whether a text has a visible character: a letter, mark, number, punctuation or symbol."""
     return any(unicodedata.category(character)[0] in 'LMNPS' for character in text)
 
 
 class FuzzTest(unittest.TestCase):
     def setUp(self):
         self.directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.service = Service(self.directory, self.enterContext(scratch_database()), METRICS='1')
-        self.addCleanup(self.service.kill)
-        self.service.start()
+        url = self.enterContext(scratch_database())
+        manage(url, 'db', 'upgrade')
+        self.server = Server(self.directory, url, METRICS='1')
+        self.addCleanup(self.server.kill)
+        self.server.start()
 
-    def test_every_answer_is_as_the_contract_says(self):
+    def test_every_response_is_as_the_contract_says(self):
         config, report = self.directory / 'schemathesis.toml', self.directory / 'report.json'
         known = (f'{name}.values = {json.dumps(values)}\n' for name, values in self.add_users().items())
         config.write_text(CONFIG + ''.join(known))
         run = subprocess.run(
             [
                 *(sys.executable, '-m', 'schemathesis.cli', '--config-file', config, 'run', DOCUMENT),
-                *('--url', f'http://{HOST}:{self.service.port}', '--no-color'),
+                *('--url', f'http://{HOST}:{self.server.port}', '--no-color'),
                 *('--report', 'json', '--report-json-path', report),
             ],
             check=False,
@@ -120,14 +123,14 @@ class FuzzTest(unittest.TestCase):
         self.check_reach()
 
     def add_users(self):
-        """Add users, and return what a client then knows: ids, cursors and tags."""
-        users = [self.service.post(f'user{number}@example.com').body['data'] for number in range(20)]
-        pages = [self.service.get(f'/users?limit={limit}').body['data'] for limit in range(1, len(users))]
+        """Add users, and return their ids, cursors and entity tags."""
+        users = [self.server.post(f'user{number}@example.com').body['data'] for number in range(20)]
+        pages = [self.server.get(f'/users?limit={limit}').body['data'] for limit in range(1, len(users))]
         ids = [user['id'] for user in users]
         return {
             'ids': ids,
             'cursors': [parse_qs(urlsplit(page['next']).query)['after'][0] for page in pages],
-            'tags': [self.service.get(f'/users/{user_id}').headers['ETag'] for user_id in ids] + ['*'],
+            'tags': [self.server.get(f'/users/{user_id}').headers['ETag'] for user_id in ids] + ['*'],
         }
 
     def count_operations(self):
@@ -135,8 +138,8 @@ class FuzzTest(unittest.TestCase):
         return sum('operationId' in operation for item in document['paths'].values() for operation in item.values())
 
     def check_reach(self):
-        """Check in the service's log that the requests got beyond being refused, and that nothing broke."""
-        lines = [json.loads(line) for line in self.service.log().splitlines() if line.startswith('{')]
+        """Check in the service's log that every kind of response occurred, and no unexpected error."""
+        lines = [json.loads(line) for line in self.server.log().splitlines() if line.startswith('{')]
         reached = {(line['method'], line['route'], line['status']) for line in lines if line['event'] == 'request'}
         for method, route, *statuses in (
             ('GET', '/users', 200, 400),

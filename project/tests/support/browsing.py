@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from project.api.models import User
 from project.tests.base import ROOT, scratch_database
-from project.tests.processes import Service, free_port
+from project.tests.support.servers import Server, free_port, manage
 
 CLIENT = ROOT / 'project' / 'client'
 # As nginx.conf has it; beyond that the page makes no HTML from strings either.
@@ -36,7 +36,7 @@ CHROMIUM_OPTIONS = [
     '--disable-background-networking',
     '--disable-component-update',
     '--disable-sync',
-    # Whatever else it might ask for has no address.
+    # No other host name has an address.
     '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1',
 ]
 
@@ -53,7 +53,7 @@ class Site:
         self._service, self._engine = service, engine
 
     def store(self, users):
-        """Make these the only users; of equal moments the later in ``users`` is the newer.
+        """Make these the only users; of equal timestamps the later in ``users`` is the newer.
 
         :param users: dicts with ``username``, ``email`` and ``created_at``, an aware ``datetime``.
         """
@@ -63,17 +63,17 @@ class Site:
                 connection.execute(insert(User), users)
 
     def stop_service(self):
-        """End the service at once, as a crash does; connections to its port are refused from now on."""
+        """End the service at once, as a crash does; connections to its port fail from now on."""
         self._service.kill()
 
     def start_service(self):
-        """Start it again unless it runs, and wait until it answers."""
-        if not self._service.ready():
+        """Start it again unless it runs, and wait until it responds."""
+        if not self._service.is_ready():
             self._service.start()
 
     @contextlib.contextmanager
     def frozen_service(self):
-        """During the block the service takes connections but answers nothing; at its end it answers all."""
+        """During the block the service accepts connections but does not respond. It responds to all at the end."""
         group = self._service.process.pid
         os.killpg(group, signal.SIGSTOP)
         try:
@@ -97,7 +97,8 @@ def site():
         port = free_port()
         # Another host name than the service's: for the browser that is another site, not just another port.
         url = f'http://localhost:{port}'
-        service = Service(folder, database_url, CORS_ORIGINS=url)
+        manage(database_url, 'db', 'upgrade')
+        service = Server(folder, database_url, CORS_ORIGINS=url)
         stack.callback(service.kill)
         service.start()
         playwright = stack.enter_context(sync_playwright())
@@ -136,13 +137,13 @@ class PageHandler(http.server.SimpleHTTPRequestHandler):
         super().__init__(*args, **options)
 
     def end_headers(self):
-        """Add the headers to every answer."""
+        """Add the headers to every response."""
         self.send_header('Content-Security-Policy', self._policy)
         self.send_header('X-Content-Type-Options', 'nosniff')
         super().end_headers()
 
     def log_message(self, *args):
-        """Say nothing: the tests tell what failed."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager

@@ -13,6 +13,9 @@ from project.tests.test_lesson import SECONDS, LessonTestCase
 
 
 class StudentTest(LessonTestCase):
+    def test_unittest_destroys_nothing(self) -> None:
+        self.check_nothing_is_destroyed('-m', 'unittest', 'project.tests.test_users', 'project.tests.test_config')
+
     def test_pytest_destroys_nothing(self) -> None:
         self.check_nothing_is_destroyed('-m', 'pytest', '-q', 'project/tests')
 
