@@ -1,12 +1,14 @@
-"""The settings of the app, from the environment; nothing else happens on import. gunicorn's own are in its file."""
+"""The settings of the app, which come from the environment. The settings of gunicorn are in gunicorn.conf.py."""
 
 import os
+from collections.abc import Iterable, Sequence
 
+from flask import Config, Flask
 from werkzeug.utils import import_string
 
 PROTECT_CHOICES = ('changes', 'writes', 'all')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
-# Keys that stand in tutorials, this project's own among them: everybody knows them, so they keep nothing secret.
+# Keys that tutorials publish, including the one of this project. They are not secret.
 WELL_KNOWN_KEYS = ('my_precious', 'changeme', 'change_me', 'secret', 'dev', 'development')
 MIN_KEY_LENGTH = MIN_TOKEN_LENGTH = 32
 
@@ -16,24 +18,24 @@ class SettingsError(ValueError):
 
 
 class BaseConfig:
-    """What every configuration shares. A setting from a variable is text until :func:`init_app` reads it.
+    """The base of all configurations. A setting from an environment variable is text until :func:`init_app` parses it.
 
-    ``SQLALCHEMY_DATABASE_URI`` stays the text; ``database_urls.engine_url`` is what the engines get.
+    ``SQLALCHEMY_DATABASE_URI`` stays text. ``database_urls.engine_url`` makes the URL of the engines from it.
     """
 
     DEBUG = False
     TESTING = False
-    PRESERVE_CONTEXT_ON_EXCEPTION = False  # gone from Flask 3; tests written for older versions read it
-    # An unexpected exception is answered as JSON, in development and in tests as in production.
+    PRESERVE_CONTEXT_ON_EXCEPTION = False  # removed in Flask 3; tests written for older versions read it
+    # The response to an unexpected exception is JSON in development and in tests, too.
     PROPAGATE_EXCEPTIONS = False
     SECRET_KEY = os.environ.get('SECRET_KEY') or 'my_precious'
-    # Without DATABASE_URL: a file in Flask's instance folder, where a relative SQLite path is looked for.
+    # The default is a file in Flask's instance folder, to which an SQLite path is relative.
     SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL') or 'sqlite:///users.db'
     SQLALCHEMY_TRACK_MODIFICATIONS = False
-    # Connections that one process keeps open, and how many more it may open under load.
+    # The number of connections that one process keeps open, and of further ones that it may open under load.
     POOL_SIZE = os.environ.get('POOL_SIZE') or '5'
     POOL_OVERFLOW = os.environ.get('POOL_OVERFLOW') or '0'
-    # Bytes. A user takes some 300; the limit holds for every body, whatever its Content-Length says.
+    # Bytes. A user takes some 300. The limit also applies to a body without a Content-Length.
     MAX_CONTENT_LENGTH = 64 * 1024
     API_TOKENS = os.environ.get('API_TOKENS', '')
     PROTECT = os.environ.get('PROTECT') or 'changes'
@@ -45,13 +47,13 @@ class BaseConfig:
 
 
 class DevelopmentConfig(BaseConfig):
-    """One laptop: what is missing is made up, and code is reloaded when it changes."""
+    """For development: every setting has a default, and the server reloads changed code."""
 
     DEBUG = True
 
 
 class TestingConfig(BaseConfig):
-    """The tests: only ever the test database, whatever else the environment says."""
+    """For the tests: only the test database, and defaults that the environment does not change."""
 
     DEBUG = True
     TESTING = True
@@ -65,15 +67,15 @@ class TestingConfig(BaseConfig):
 
 
 class ProductionConfig(BaseConfig):
-    """Behind gunicorn: nothing is assumed, so what is missing stops the start."""
+    """For production: the service does not start without its required settings."""
 
     SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL')
 
 
-def default_settings():
-    """The configuration to use: the class that APP_SETTINGS names, else development's.
+def default_settings() -> type:
+    """Return the configuration class that APP_SETTINGS names, or the one for development.
 
-    :raises SettingsError: there is no such class.
+    :raises SettingsError: no such class exists.
     """
     settings = import_string(os.environ.get('APP_SETTINGS') or 'project.config.DevelopmentConfig', silent=True)
     if not isinstance(settings, type):
@@ -81,16 +83,16 @@ def default_settings():
     return settings
 
 
-def under_gunicorn():
-    """Whether this process is served by gunicorn, which names itself in the environment of its workers."""
+def under_gunicorn() -> bool:
+    """Return whether this process is a worker of gunicorn, which sets SERVER_SOFTWARE."""
     return os.environ.get('SERVER_SOFTWARE', '').startswith('gunicorn')
 
 
-def init_app(app):
-    """Check the app's settings and turn their texts into values.
+def init_app(app: Flask) -> None:
+    """Check the settings of ``app``, and parse those that are text.
 
-    :param app: the Flask app, its ``config`` loaded from one of the classes above.
-    :raises SettingsError: naming the variable that is missing or wrong. Values are not repeated: some are secret.
+    :param app: the Flask app. Its ``config`` has been loaded from one of the classes above.
+    :raises SettingsError: naming the variable that is missing or wrong. It never contains a value, which may be secret.
     """
     config = app.config
     if not (config['DEBUG'] or config['TESTING']):
@@ -104,7 +106,7 @@ def init_app(app):
     config['PROTECT'] = _choice(config, 'PROTECT', PROTECT_CHOICES)
     config['LOG_LEVEL'] = _choice(config, 'LOG_LEVEL', LOG_LEVELS)
     config['CORS_ORIGINS'] = _items(config['CORS_ORIGINS'])
-    # Flask reads TRUSTED_HOSTS itself; None lets every host name pass.
+    # Flask itself reads TRUSTED_HOSTS. None allows every host name.
     config['TRUSTED_HOSTS'] = _items(config['TRUSTED_HOSTS']) or None
     config['API_TOKENS'] = _items(config['API_TOKENS'])
     if any(len(token) < MIN_TOKEN_LENGTH or not token.isascii() for token in config['API_TOKENS']):
@@ -114,30 +116,30 @@ def init_app(app):
         )
 
 
-def _check_production(config):
+def _check_production(config: Config) -> None:
     for setting, variable in (('SECRET_KEY', 'SECRET_KEY'), ('SQLALCHEMY_DATABASE_URI', 'DATABASE_URL')):
         if not config[setting]:
             raise SettingsError(f'{variable} must be set for production; see the settings table of the README.')
     if len(config['SECRET_KEY']) < MIN_KEY_LENGTH or config['SECRET_KEY'].lower().startswith(WELL_KNOWN_KEYS):
         raise SettingsError(
-            f'SECRET_KEY must have at least {MIN_KEY_LENGTH} characters that nobody can guess; '
+            f'SECRET_KEY must have at least {MIN_KEY_LENGTH} characters that cannot be guessed; '
             "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
 
 
-def _integer(config, name, least, most):
+def _integer(config: Config, name: str, least: int, most: int) -> int:
     text = str(config[name])
     if text not in map(str, range(least, most + 1)):
         raise SettingsError(f'{name} must be a whole number from {least} to {most}.')
     return int(text)
 
 
-def _choice(config, name, choices):
+def _choice(config: Config, name: str, choices: Sequence[str]) -> str:
     value = next((choice for choice in choices if choice.lower() == str(config[name]).lower()), None)
     if value is None:
         raise SettingsError(f'{name} must be one of {", ".join(choices)}.')
     return value
 
 
-def _items(value):
+def _items(value: str | Iterable[str] | None) -> list[str]:
     return [item.strip() for item in value.split(',') if item.strip()] if isinstance(value, str) else list(value or ())

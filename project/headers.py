@@ -1,40 +1,46 @@
-"""The headers that every answer carries: CORS, the request id, and what keeps a browser from guessing and framing.
+"""The headers of every response: CORS, the request id, and the security headers.
 
-They are added as WSGI middleware: so they are on whatever leaves the app, and a list takes a header in a
-tenth of the time that a response object does.
+WSGI middleware adds them, so that no response lacks them. To append a header to its list takes a tenth of the time
+that a response object needs for one.
 """
 
 import re
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
-from flask import Response, request
+from flask import Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from project.observability import ROUTE_KEY, request_id
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ALLOWED_HEADERS = 'Authorization, Content-Type, If-Match, If-None-Match, X-Request-ID'
 EXPOSED_HEADERS = 'ETag, Link, Location, Retry-After, X-Request-ID'
 PREFLIGHT_SECONDS = '600'
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: a token
-# The answers are data: nothing in them is to be run, framed or sniffed. See the OWASP REST Security Cheat Sheet.
+# The responses are data. Browsers must not run, frame or sniff them. See the OWASP REST Security Cheat Sheet.
 CONSTANT = [
     ('X-Content-Type-Options', 'nosniff'),
     ('X-Frame-Options', 'DENY'),
     ('Referrer-Policy', 'no-referrer'),
     ('Access-Control-Expose-Headers', EXPOSED_HEADERS),
 ]
-# What a view may decide otherwise. The data are personal: no shared cache may keep them, and a browser
-# asks before it uses its copy.
+# A view may set these itself. The data are personal: no shared cache may store them, and a browser revalidates its
+# copy before it uses it.
 DEFAULT = [
     ('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'"),
     ('Cache-Control', 'private, no-cache'),
 ]
 
 
-def init_app(app):
-    """Add the headers to every answer of ``app``, errors included, and believe only configured proxies."""
-    app.wsgi_app = Headers(app.wsgi_app, app.config['CORS_ORIGINS'])
+def init_app(app: Flask) -> None:
+    """Add the headers to every response of ``app``, errors included, and trust only the configured proxies."""
+    wsgi_app: WSGIApplication = Headers(app.wsgi_app, app.config['CORS_ORIGINS'])
     if hops := app.config['PROXY_HOPS']:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+        wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+    app.wsgi_app = wsgi_app
 
 
 def allow_preflight(response: Response, requested: str) -> None:
@@ -55,18 +61,18 @@ class Headers:
     """Middleware that adds the headers.
 
     :param app: the WSGI app.
-    :param origins: the origins whose pages may read the answers; ``*`` for any, without credentials.
+    :param origins: the origins whose pages may read the responses; ``*`` for any, without credentials.
     """
 
-    def __init__(self, app, origins):
+    def __init__(self, app: 'WSGIApplication', origins: Collection[str]) -> None:
         self._app = app
         self._origins = origins
         self._constant = [*CONSTANT, ('Access-Control-Allow-Origin', '*') if '*' in origins else ('Vary', 'Origin')]
 
-    def __call__(self, environ, start_response):
+    def __call__(self, environ: 'WSGIEnvironment', start_response: 'StartResponse') -> Iterable[bytes]:
         """Serve a request."""
 
-        def start(status, headers, exc_info=None):
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
             rule = request.url_rule
             environ[ROUTE_KEY] = rule and rule.rule
             names = {name for name, _ in headers}

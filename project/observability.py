@@ -1,20 +1,21 @@
-"""Request ids, and where the app's log lines go."""
+"""Request ids, and the configuration of the app's logger."""
 
 import logging
 import os
 import re
 import sys
+from typing import Any
 
-from flask import has_request_context, request
+from flask import Flask, has_request_context, request
 
 from project import config
 
-SANE_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
-ID_KEY, ROUTE_KEY = 'users.request_id', 'users.route'  # in the WSGI environment, where gunicorn.conf.py looks
+REQUEST_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
+ID_KEY, ROUTE_KEY = 'users.request_id', 'users.route'  # in the WSGI environment, where gunicorn.conf.py reads them
 
 
-def init_app(app):
-    """Log as the settings say."""
+def init_app(app: Flask) -> None:
+    """Configure the logger of ``app``: to gunicorn's handlers under gunicorn, else to stdout, at ``LOG_LEVEL``."""
     if config.under_gunicorn():
         app.logger.handlers = logging.getLogger('gunicorn.error').handlers
     else:
@@ -27,19 +28,19 @@ def init_app(app):
     app.logger.addFilter(add_request_id)
 
 
-def request_id(environ):
-    """The id of a request: the client's ``X-Request-ID`` when it is sane, else one made now.
+def request_id(environ: dict[str, Any]) -> str:
+    """Return the id of a request: the client's ``X-Request-ID`` if it is valid, else a random one.
 
-    :param environ: the WSGI environment, which keeps the id from then on.
+    :param environ: the WSGI environment, in which the first call stores the id.
     """
     if ID_KEY not in environ:
         sent = environ.get('HTTP_X_REQUEST_ID', '')
-        environ[ID_KEY] = sent if SANE_ID.fullmatch(sent) else os.urandom(16).hex()
+        environ[ID_KEY] = sent if REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
     return environ[ID_KEY]
 
 
-def add_request_id(record):
-    """Put the id of the request that is being served into the ``fields`` of a log record."""
+def add_request_id(record: logging.LogRecord) -> bool:
+    """Add the id of the current request, if any, to the ``fields`` of a log record. Return True, to log it."""
     if has_request_context():
         record.fields = {'request_id': request_id(request.environ), **getattr(record, 'fields', {})}
     return True

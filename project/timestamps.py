@@ -48,7 +48,7 @@ def parse(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-class UTCDateTime(TypeDecorator):
+class UTCDateTime(TypeDecorator[datetime]):
     """A column of timestamps, whatever the time zone of the machine or of the session.
 
     PostgreSQL has a type for it. SQLite has none and drops the zone, so there the column holds the text of
@@ -58,12 +58,12 @@ class UTCDateTime(TypeDecorator):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the column's type on ``dialect``."""
         if dialect.name == 'sqlite':
             stored = '%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ'
             return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
-        return self.impl
+        return super().load_dialect_impl(dialect)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return ``value`` in UTC, as it is stored and compared."""
@@ -74,7 +74,7 @@ class UTCDateTime(TypeDecorator):
         return value and as_utc(value)
 
 
-def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute) -> None:
+def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute[Any]) -> None:
     """Listen to assignments to ``attribute`` if its column is a :class:`UTCDateTime`, and convert them to UTC.
 
     So an attribute reads the same before and after it is stored. This is a listener for SQLAlchemy's event
@@ -88,7 +88,7 @@ def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute)
             return as_utc(value) if isinstance(value, datetime) else value  # None, or an SQL expression
 
 
-class as_text(FunctionElement):  # noqa: N801, since SQL functions have lower-case names
+class as_text(FunctionElement[str]):  # noqa: N801, since SQL functions have lower-case names
     """``as_text(column)``: a UTCDateTime column in UTC, as the text that the database has for it.
 
     Making a ``datetime`` and then its text would take longer than all the rest of a row, and PostgreSQL's

@@ -1,7 +1,8 @@
-"""What the commands that run migrations share."""
+"""Functions that the migration commands share."""
 
 import sys
 from collections.abc import Callable
+from typing import cast
 
 import flask_migrate
 from alembic.runtime.migration import MigrationInfo
@@ -20,10 +21,10 @@ UNRECORDED = (
 def require_migrated() -> readiness.Schema:
     """Return the state of the schema, or exit with the command that helps if its tables do not fit its revision."""
     wait_for_database()
-    schema = readiness.inspect_schema(patient=True)
+    schema = readiness.inspect_schema(readiness.read_patiently)
     if schema.is_dropped or schema.is_unrecorded:
         # Another process may have committed its upgrade between two of the statements.
-        schema = readiness.inspect_schema(patient=True)
+        schema = readiness.inspect_schema(readiness.read_patiently)
     if schema.is_dropped:
         sys.exit(schema.problem())
     if schema.is_unrecorded:
@@ -38,7 +39,7 @@ def require_newest() -> None:
 
 
 def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
-    """Run the migrations that the database lacks, print each, and return whether there were any.
+    """Run the migrations that the database lacks, print each, and return whether any ran.
 
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
@@ -48,15 +49,15 @@ def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
 
 
 def run_migrations(function: Callable[..., None], verb: str, **options: object) -> bool:
-    """Run migrations, print each with what was done once they are committed, and return whether there were any.
+    """Run migrations, print each of them after the commit, and return whether any ran.
 
     :param function: Flask-Migrate's ``upgrade`` or ``downgrade``, which exits with 1 after printing an error.
-    :param verb: what it does with a migration.
+    :param verb: the first word of each printed line, such as ``Applied``.
     :param options: the arguments of ``function``.
     """
     steps: list[MigrationInfo] = []
-    # Flask-Migrate passes these to Alembic, which calls back for each migration that this process runs. Comparing
-    # the revisions before and after would count those of other processes.
+    # Flask-Migrate passes these arguments to Alembic, which calls the function after each migration of this process.
+    # A comparison of the revisions before and after would include the migrations of other processes.
     arguments = current_app.extensions['migrate'].configure_args
     arguments['on_version_apply'] = lambda step, **_: steps.append(step)
     try:
@@ -64,7 +65,7 @@ def run_migrations(function: Callable[..., None], verb: str, **options: object) 
     finally:
         del arguments['on_version_apply']
     for step in steps:
-        print(f'{verb} {title(step.up_revision)}.')
+        print(f'{verb} {title(cast(Script, step.up_revision))}.')  # a step of these commands is one file
     return bool(steps)
 
 
@@ -74,9 +75,10 @@ def title(script: Script) -> str:
 
 
 def recorded_revision() -> str:
-    """Return the revision that the database records, for people."""
-    return ', '.join(sorted(readiness.inspect_schema(patient=True).revisions)) or 'base'
+    """Return the revision that the database records, or ``base``, for messages."""
+    return ', '.join(sorted(readiness.inspect_schema(readiness.read_patiently).revisions)) or 'base'
 
 
 def print_nothing_to_do() -> None:
+    """Print that the database needs no migration."""
     print(f'Nothing to do: {place()} is at revision {recorded_revision()}.')

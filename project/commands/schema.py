@@ -24,14 +24,14 @@ from project.commands.waiting import place, wait_for_database
 
 
 class RecreateDb(Command):
-    """Drop all users, and make the tables anew."""
+    """Drop all tables, and make them again, without users."""
 
-    option_list = [Option('--force', action='store_true', help='in production too')]
+    option_list = [Option('--force', action='store_true', help='in production, too')]
 
     def run(self, force: bool) -> None:
         """Drop the tables, all or none of them, and run the migrations.
 
-        :param force: do so in production too.
+        :param force: do so in production, too.
         """
         wait_for_database()
         count = _count_users()
@@ -58,14 +58,17 @@ def _count_users() -> int:
     with db.engine.connect() as connection:
         present = inspect(connection)
         return sum(
-            connection.scalar(select(func.count()).select_from(table(name)))
+            connection.execute(select(func.count()).select_from(table(name))).scalar_one()
             for name in ('users', 'user')
             if present.has_table(name)
         )
 
 
 def _reason(error: DBAPIError) -> str:
-    """Return in one line why the database rejected a statement; PostgreSQL's details name what depends on a table."""
+    """Return in one line why the database rejected a statement.
+
+    PostgreSQL's details name the objects that depend on a table.
+    """
     diagnostics = getattr(error.orig, 'diag', None)
     parts = (diagnostics.message_primary, diagnostics.message_detail) if diagnostics else (str(error.orig),)
     return ': '.join(' '.join(part.split()).rstrip('.') for part in parts if part)
@@ -76,13 +79,13 @@ db_manager = Manager(help='Change the schema of the database.')
 
 @db_manager.command
 def init() -> None:
-    """Make a new folder of migrations; this project has one."""
+    """Make a folder for migrations. This project has one already."""
     flask_migrate.init()
 
 
 @db_manager.option('-m', '--message', help='what the migration does')
 def migrate(message: str | None) -> None:
-    """Write a migration for what has changed in the models, if anything has.
+    """Write a migration for the changes of the models, if they have changed.
 
     :param message: what the migration does.
     """
@@ -92,7 +95,7 @@ def migrate(message: str | None) -> None:
 
 @db_manager.option('-m', '--message', help='what the migration does')
 def revision(message: str | None) -> None:
-    """Write an empty migration, to be filled in by hand.
+    """Write an empty migration, for you to complete.
 
     :param message: what the migration does.
     """
@@ -103,7 +106,7 @@ def revision(message: str | None) -> None:
 @db_manager.option('-x', '--x-arg', action='append', metavar='NAME=VALUE', help='for the migration, such as zone=UTC')
 @db_manager.option('--sql', action='store_true', help='print the statements instead')
 def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
-    """Bring the schema up to the newest migration, and print what was done.
+    """Run the migrations that the database lacks, and print each of them.
 
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
@@ -116,12 +119,12 @@ def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
 
 
 @db_manager.option('revision', nargs='?', default='-1')
-@db_manager.option('--force', action='store_true', help='where there are users, and in production')
+@db_manager.option('--force', action='store_true', help='even with users, and in production')
 def downgrade(revision: str, force: bool) -> None:
-    """Undo the last migration, and destroy what it made.
+    """Undo the last migration, and destroy the tables and columns that it made.
 
     :param revision: the revision to downgrade to; ``-1`` is the previous one.
-    :param force: do so even where there are users, and in production.
+    :param force: do so even if there are users, and in production.
     """
     recorded = require_migrated().revisions
     scripts = ScriptDirectory(current_app.extensions['migrate'].directory)

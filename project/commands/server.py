@@ -1,6 +1,9 @@
-"""The commands around the running app: its development server, its shell and its routes."""
+"""The commands that run the development server, open a shell and list the routes."""
+
+from typing import Any
 
 from flask import Flask, current_app
+from flask.globals import app_ctx
 
 from project import db
 from project.api.models import User
@@ -13,17 +16,17 @@ class RunServer(Server):
 
     help = description = __doc__
 
-    def __call__(self, app: Flask, **options: object) -> None:
+    def __call__(self, app: Flask, *args: Any, **options: Any) -> None:
         """Serve until interrupted; an SQLite database is upgraded first.
 
         :param app: the app to serve.
-        :param options: those of Flask-Script's ``Server``.
+        :param options: the options of Flask-Script's ``Server``, by name.
         """
         with app.app_context():
             if db.engine.dialect.name == 'sqlite':
                 run_upgrade()
         # The debugger would run any code that a visitor types into its page.
-        return super().__call__(app, **options | {'use_debugger': False})
+        super().__call__(app, *args, **options | {'use_debugger': False})
 
 
 class AppShell(Shell):
@@ -32,8 +35,8 @@ class AppShell(Shell):
     help = description = __doc__
 
     def get_context(self) -> dict[str, object]:
-        """Return the names that the shell starts with."""
-        return {'app': current_app._get_current_object(), 'db': db, 'User': User}
+        """Return the names that the shell defines."""
+        return {'app': app_ctx.app, 'db': db, 'User': User}
 
 
 class Routes(Command):
@@ -42,4 +45,4 @@ class Routes(Command):
     def run(self) -> None:
         """Print a line for each route: its methods and its path."""
         for rule in sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule):
-            print(f'{",".join(sorted(rule.methods - {"HEAD", "OPTIONS"})):8} {rule.rule}')
+            print(f'{",".join(sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})):8} {rule.rule}')

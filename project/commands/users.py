@@ -20,17 +20,17 @@ ORIGINAL = (('michael', 'michael@realpython.com'), ('michaelherman', 'michael@mh
 class SeedDb(Command):
     """Add sample users."""
 
-    option_list = [Option('--count', type=int, help='make so many, instead of the two of the original lesson')]
+    option_list = [Option('--count', type=int, help='how many; default the two users of the original lesson')]
 
     def run(self, count: int | None) -> None:
-        """Add users, and print how many.
+        """Add users, and print the number of them.
 
-        :param count: how many; the two users of the original lesson when None.
+        :param count: the number of users; None for the two users of the original lesson.
         """
         if count is not None and count < 1:
             sys.exit('--count must be at least 1.')
         wait_for_database()
-        if problem := readiness.inspect_schema(patient=True).problem():
+        if problem := readiness.inspect_schema(readiness.read_patiently).problem():
             sys.exit(problem)
         if count is None:
             added = seed_original()
@@ -39,7 +39,7 @@ class SeedDb(Command):
             added, existing = seed_many(count), 0
         done = [f'Added {_users(added)}'] if added else []
         if existing:
-            done.append(f'{_users(existing)} {"was" if existing == 1 else "were"} already there')
+            done.append(f'{_users(existing)} already existed')
         print(f'{"; ".join(done)}.')
 
 
@@ -48,9 +48,9 @@ def _users(count: int) -> str:
 
 
 def seed_original() -> int:
-    """Add those of the two users of the original lesson that do not exist yet.
+    """Add the two users of the original lesson, unless they exist.
 
-    :returns: how many were added.
+    :returns: the number of users added.
     """
     added = 0
     for username, email in ORIGINAL:
@@ -64,8 +64,8 @@ def seed_original() -> int:
 def seed_many(count: int) -> int:
     """Add ``count`` users, all different and each created a minute before the next, with a progress bar.
 
-    :param count: how many; each batch is committed on its own, so that no reader waits for all of them.
-    :returns: how many were added.
+    :param count: the number of users. Each batch is a transaction, so that no reader waits for all of them.
+    :returns: the number of users added.
     """
     run, now = secrets.token_hex(4), utcnow()  # a second run makes other emails
     with click.progressbar(length=count, label='Adding users', show_pos=True) as bar:
@@ -89,18 +89,18 @@ def seed_many(count: int) -> int:
 
 
 class DumpUsers(Command):
-    """Write all users to a file, one JSON object a line."""
+    """Export all users to a file, one JSON object a line."""
 
     option_list = [
         Option('file', metavar='FILE', help='compressed if it ends in .gz; - is stdout'),
-        Option('--force', action='store_true', help='replace FILE if it exists'),
+        Option('--force', action='store_true', help='overwrite FILE if it exists'),
     ]
 
     def run(self, file: str, force: bool) -> None:
-        """Write the file, and print how many users it has.
+        """Write the file, and print the number of users in it.
 
         :param file: its path, or ``-`` for stdout.
-        :param force: replace an existing file.
+        :param force: overwrite an existing file.
         """
         wait_for_database()
         try:
@@ -119,7 +119,7 @@ class LoadUsers(Command):
     ]
 
     def run(self, file: str, stop: bool) -> int:
-        """Add the users of the file, and print how many.
+        """Import the users, and print the number of users added and of lines rejected.
 
         :param file: its path, or ``-`` for stdin.
         :param stop: stop at the first line that is rejected.
@@ -130,5 +130,5 @@ class LoadUsers(Command):
             done = transfer.load(file, stop)
         except transfer.TransferError as error:
             sys.exit(str(error))
-        print(f'Added {done.added} users; {done.there} were there already; refused {done.refused} lines.')
+        print(f'Added {done.added} users; {done.there} already existed; rejected {done.refused} lines.')
         return 1 if done.refused else 0

@@ -1,4 +1,4 @@
-"""Where the database is, and waiting for one that is still starting."""
+"""The location of the database, and waiting until it accepts connections."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ from sqlalchemy.exc import OperationalError
 from project import db
 
 WAIT_SECONDS = 30
-# The errors of connecting that can pass. libpq gives no code for them. A server whose lc_messages is not English
-# translates its own, which are then reported at once.
+# The connection errors that are temporary. libpq gives no code for them. A server whose lc_messages is not English
+# translates its messages, and then the command ends at once.
 PASSING = re.compile(
     'Connection refused|Connection reset|server closed the connection|did not answer in time'
     '|starting up|not yet accepting connections|shutting down|in recovery mode|session is read-only'
@@ -19,10 +19,10 @@ PASSING = re.compile(
 
 
 def place() -> str:
-    """Return where the database is, for people: its name, host and port, or its file; never the user or password."""
+    """Return the location of the database for messages: name, host and port, or the file; never user or password."""
     url = db.engine.url
     if db.engine.dialect.name == 'sqlite':
-        return url.database
+        return str(url.database)
     settings = db.engine.dialect.create_connect_args(url)[1]
     hosts = str(settings.get('host') or 'the default host').split(',')
     ports = str(settings.get('port') or 5432).split(',')
@@ -33,7 +33,7 @@ def place() -> str:
 def wait_for_database() -> None:
     """Return once the database accepts a connection; exit with one line on stderr if it does not.
 
-    A server that is starting or refuses connections is waited for, up to ``WAIT_SECONDS``, which is announced on
+    It retries for up to ``WAIT_SECONDS`` while the server is starting or refuses connections, and prints one line on
     stderr. Any other error, such as a wrong password, ends the command at once.
     """
     end, announced = time.monotonic() + WAIT_SECONDS, False

@@ -1,11 +1,11 @@
-"""How Alembic reaches the database: through the app's engine, one upgrade at a time."""
+"""Alembic's environment: it runs the migrations on the app's engine, one upgrade at a time."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
@@ -18,19 +18,19 @@ from sqlalchemy.exc import DBAPIError
 
 from project.timestamps import UTCDateTime
 
-# Any number will do that nothing else in the database locks.
+# The number is arbitrary; nothing else in the database may lock it.
 LOCK = 'SELECT pg_advisory_xact_lock(7463921)'
-# SQLite can't tell what an index on lower(email) is made of; on PostgreSQL it is compared.
+# On SQLite, SQLAlchemy cannot read the expression of an index such as lower(email). On PostgreSQL it compares it.
 warnings.filterwarnings('ignore', 'Skipped unsupported reflection of expression-based index')
 warnings.filterwarnings('ignore', 'autogenerate skipping metadata-specified expression-based index')
 extension = current_app.extensions['migrate']
 
 
-# --- what "db migrate" writes
+# --- the files that "db migrate" writes
 
 
-def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
-    """Return how a migration names the type of a timestamp, and have it imported; False for everything else."""
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
+    """Return the code for a timestamp's type in a migration, and add its import; return False for all other items."""
     if kind == 'type' and isinstance(item, UTCDateTime):
         autogen.imports.add('from project.timestamps import UTCDateTime')
         return 'UTCDateTime'
@@ -38,16 +38,17 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
 
 
 def complete_script(migration: MigrationContext, revision: Any, scripts: list[MigrationScript]) -> None:
-    """Write no file if the models have not changed. Give new columns the value of the existing rows.
+    """Write no file if the models have not changed. Give new columns a server default for the existing rows.
 
     :raises CommandError: a new column must not be NULL, and the model names no value for it.
     """
-    # "db check" must get an empty script: it compares it.
-    if getattr(migration.config.cmd_opts, 'autogenerate', False) and scripts[0].upgrade_ops.is_empty():
+    # "db check" needs the script, even if it is empty.
+    [upgrade] = scripts[0].upgrade_ops_list
+    if getattr(context.config.cmd_opts, 'autogenerate', False) and upgrade.is_empty():
         scripts.clear()
         print('The models have not changed: no migration was written.')
         return
-    for table in scripts[0].upgrade_ops.ops:
+    for table in upgrade.ops:
         for operation in table.ops if isinstance(table, ModifyTableOps) else ():
             if isinstance(operation, AddColumnOp):
                 operation.column = with_server_default(operation.table_name, operation.column)
@@ -60,7 +61,8 @@ def with_server_default(table: str, column: Column) -> Column:
     """
     if column.nullable or column.server_default is not None:
         return column
-    default = column.default.arg if column.default is not None and column.default.is_scalar else None
+    is_scalar = column.default is not None and column.default.is_scalar
+    default = getattr(column.default, 'arg', None) if is_scalar else None
     # SQLAlchemy stores the name of an enumeration's member, not its value.
     if not isinstance(default, bool | int | float | Decimal | str) or isinstance(default, Enum):
         raise CommandError(
@@ -83,11 +85,12 @@ EXPRESSION_INDEXES = text(
 
 
 @contextmanager
-def complete_copies() -> Iterator[Any]:
+def complete_copies(connection: Connection) -> Iterator[Callable[..., None]]:
     """Let a copy keep what SQLAlchemy does not reflect: AUTOINCREMENT, its counter, and indexes on expressions.
 
-    Without them a user could get the id of a deleted one, or the email of another.
+    Without them a new user could get the id of a deleted one, or the email of another.
 
+    :param connection: the connection that runs the migrations.
     :returns: a function that makes the indexes again, for Alembic's ``on_version_apply``.
     """
     lost = {}
@@ -106,11 +109,11 @@ def complete_copies() -> Iterator[Any]:
                 {'copy': copy.name, 'table': copy.name.removeprefix(COPY)},
             )
 
-    def make_indexes(ctx: MigrationContext, **options: Any) -> None:
-        present = set(ctx.connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'index'")))
+    def make_indexes(**options: Any) -> None:
+        present = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'index'")))
         for name, sql in lost.items():
             if name not in present:
-                ctx.connection.exec_driver_sql(sql)
+                connection.exec_driver_sql(sql)
         lost.clear()
 
     event.listen(Table, 'before_create', before_create)
@@ -131,13 +134,13 @@ def configure(*on_version_apply: Callable[..., None], **options: Any) -> None:
     :param on_version_apply: functions to call after each migration, besides the one that a command has set.
     """
     arguments = dict(extension.configure_args)
-    if callback := arguments.pop('on_version_apply', None):
+    if callback := arguments.get('on_version_apply'):
         on_version_apply += (callback,)
+    arguments['on_version_apply'] = on_version_apply
     context.configure(
         target_metadata=extension.db.metadata,
         process_revision_directives=complete_script,
         render_item=render_item,
-        on_version_apply=on_version_apply,
         **options,
         **arguments,
     )
@@ -147,7 +150,7 @@ def run_on_postgresql(connection: Connection) -> None:
     """Run the migrations in one transaction."""
     configure(connection=connection)
     with context.begin_transaction():
-        # Instances that start together all want to upgrade: the others wait, and find it done.
+        # Of instances that start together, one upgrades. The others wait for its lock, and then have nothing to do.
         connection.execute(text(LOCK))
         context.run_migrations()
 
@@ -157,8 +160,8 @@ def run_on_sqlite(connection: Connection) -> None:
     # Dropping a table whose foreign keys are enforced would delete or reject the rows that refer to it. Within
     # a transaction the pragma does nothing, so the driver runs it, on a connection that does not return to the pool.
     connection.detach()
-    connection.connection.dbapi_connection.execute('PRAGMA foreign_keys=OFF')
-    with complete_copies() as make_indexes:
+    connection.connection.cursor().execute('PRAGMA foreign_keys=OFF')
+    with complete_copies(connection) as make_indexes:
         configure(make_indexes, connection=connection)
         with context.begin_transaction():
             context.run_migrations()
@@ -174,4 +177,4 @@ else:
             run = run_on_postgresql if connection.dialect.name == 'postgresql' else run_on_sqlite
             run(connection)
     except DBAPIError as error:
-        raise CommandError(f'the database refused: {str(error.orig).strip().splitlines()[0]}') from None
+        raise CommandError(f'the database returned an error: {str(error.orig).strip().splitlines()[0]}') from None

@@ -1,7 +1,7 @@
-"""Make the table of users, and take over the one of the 2017 service if it is there.
+"""Make the table of users, and take over the one of the 2017 service if it exists.
 
-That service kept naive local times in a table ``"user"`` without a unique email. Its moments are read in
-the time zone given with ``db upgrade -x zone=Europe/Berlin``, else in that of the machine that runs this.
+That service stored naive local times in a table ``"user"`` without a unique email. This migration reads its timestamps
+in the time zone of ``db upgrade -x zone=Europe/Berlin``, or by default in that of the machine that runs it.
 """
 
 import unicodedata
@@ -31,11 +31,12 @@ OLD = sa.table(
 )
 
 
-def upgrade():
+def upgrade() -> None:
+    """Make the table and its indexes, and move the users of the old table into it."""
     connection = op.get_bind()
     take_over = not context.is_offline_mode() and sa.inspect(connection).has_table('user')
     if take_over:
-        refuse_clashes(connection)
+        reject_clashes(connection)
     users = op.create_table(
         'users',
         sa.Column('id', sa.BigInteger().with_variant(sa.Integer, 'sqlite'), primary_key=True),
@@ -56,26 +57,33 @@ def upgrade():
     op.create_index('users_active_idx', 'users', ['active', *newest_first])
 
 
-def downgrade():
+def downgrade() -> None:
+    """Drop the table."""
     op.drop_table('users')
 
 
-def refuse_clashes(connection):
-    """Stop before anything is changed when two of the old users have the same address."""
+def reject_clashes(connection: sa.Connection) -> None:
+    """Stop before anything is changed if two of the old users have the same email.
+
+    :raises CommandError: naming up to ten of the emails.
+    """
     old = sa.select(OLD.c.email).execution_options(yield_per=BATCH)
     counts = Counter(address(email).lower() for email in connection.scalars(old))
     clashes = sorted((email, count) for email, count in counts.items() if count > 1)
     if clashes:
-        told = ', '.join(f'{email or "blank"} ({count} users)' for email, count in clashes[:10])
+        named = ', '.join(f'{email or "blank"} ({count} users)' for email, count in clashes[:10])
         more = f' and {len(clashes) - 10} more' if len(clashes) > 10 else ''
         raise CommandError(
-            'nothing was changed: in the table "user" these addresses belong to more than one user, '
-            f'and each may belong to one only: {told}{more}'
+            'nothing was changed: in the table "user" these emails belong to more than one user, '
+            f'and each may belong to one only: {named}{more}'
         )
 
 
-def copy(connection, users):
-    """Copy every old user, with the moment that his local time was."""
+def copy(connection: sa.Connection, users: sa.Table) -> None:
+    """Copy every old user, with their local time converted to UTC.
+
+    :raises CommandError: no time zone has the name that the command line gives.
+    """
     name = context.get_x_argument(as_dictionary=True).get('zone')
     try:
         zone = ZoneInfo(name) if name else None
@@ -114,11 +122,15 @@ def continue_sequence(connection: sa.Connection) -> None:
             connection.execute(sa.text(statement), {'last': last})
 
 
-def address(email):
-    """An address as the service stores it: without blanks, and in lower case if it has other than ASCII letters."""
+def address(email: str) -> str:
+    """Return an email as the service stores it: trimmed, and in lower case if it has letters outside ASCII."""
     email = email.strip()
     return email if email.isascii() else unicodedata.normalize('NFC', email).lower()
 
 
-def as_utc(moment: datetime, zone):
-    return moment.replace(tzinfo=zone).astimezone(UTC) if zone else moment.astimezone(UTC)
+def as_utc(local: datetime, zone: ZoneInfo | None) -> datetime:
+    """Return a naive local time in UTC.
+
+    :param zone: the time zone of ``local``; None for that of this machine.
+    """
+    return local.replace(tzinfo=zone).astimezone(UTC) if zone else local.astimezone(UTC)
