@@ -183,6 +183,20 @@ class UnavailableTest(BaseTestCase):
                 self.assertEqual(in_use(), 0)
             self.server.reject = None
 
+    def test_health_checks_that_wait_share_a_connection(self):
+        held = threading.Event()
+        self.addCleanup(held.set)
+        self.server.respond = lambda sql: held.wait() and rows(ROW)
+        app = self.service.application
+        first = Request(app, 'GET', '/health')
+        wait_until(lambda: self.server.statements, SLACK_SECONDS, 'the first one is sent')
+        others = [Request(app, 'GET', '/health') for _ in range(3)]
+        wait_until(lambda: app.extensions['database']._batcher.waiting == 3, SLACK_SECONDS, 'the others wait')
+        self.assertEqual(self.server.connected, 1)
+        held.set()
+        self.assertEqual([one.ended().status_code for one in (first, *others)], [200] * 4)
+        self.assertEqual((len(self.server.statements), self.server.connected), (2, 1))
+
     def test_health_check_that_times_out_changes_nothing_for_other_requests(self):
         self.server.respond = lambda sql: rows(ROW)
         self.get()

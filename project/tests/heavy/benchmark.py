@@ -40,6 +40,7 @@ class BenchTest(unittest.TestCase):
             'TMPDIR': str(self.folder / 'tmp'),
             'BENCH_MARK': self.mark,
             'WEB_CONCURRENCY': '2',
+            'POOL_SIZE': '16',  # each client that reads a long list takes a connection, on a busy machine for long
             **environment,
         }
         return subprocess.Popen(
