@@ -1,97 +1,108 @@
-import { useRef, useState, type SubmitEvent } from 'react';
-import { AddUser } from './AddUser';
-import type { User } from './api';
-import { Empty, Problem, Skeleton } from './notices';
-import { UserList } from './UserList';
-import { useUsers } from './useUsers';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState, useSyncExternalStore } from 'react';
+import { AddDialog } from './dialogs/AddDialog';
+import { TokenDialog } from './dialogs/TokenDialog';
+import { UserList } from './list/UserList';
+import { ConflictDialog } from './panel/ConflictDialog';
+import { removeLater } from './panel/removal';
+import { UserPanel } from './panel/UserPanel';
+import { probe, type Conflict, type Version } from './service/users';
+import { forget, snapshot, subscribe } from './service/token';
+import { Icon } from './ui/Icon';
+import { Toasts } from './ui/Toasts';
+import { toast } from './ui/toasts';
+import { closePanel, show, useView } from './url';
+import { useNarrowScreen, useShortcuts } from './useShortcuts';
 
-const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
-
+/** The page: the list, the panel of a user, and the dialogs. */
 export function App() {
-  const { question: { email }, loading, answered, users, next, problem, more, ask, showMore, prepend } = useUsers();
+  const client = useQueryClient();
+  const view = useView();
+  const { token, question } = useSyncExternalStore(subscribe, snapshot);
+  const [isAdding, setIsAdding] = useState(false);
   const [newest, setNewest] = useState<number | null>(null);
-  const [text, setText] = useState('');
-  const status = useRef<HTMLParagraphElement>(null);
+  const [conflict, setConflict] = useState<{ seen: Version; current: Version } | null>(null);
+  const isNarrow = useNarrowScreen();
+  const probed = useQuery({
+    queryKey: ['access'], queryFn: probe, enabled: token === null, retry: false, gcTime: Infinity, refetchOnWindowFocus: false,
+  });
+  // With a token, or where that could not be found out, everything is offered.
+  const access = token !== null || probed.isError ? { change: true, add: true } : probed.data;
+  const isPanelOpen = view.user !== null;
 
-  /** Ask again or for everybody, with the focus in safety: the button that was pressed will go. */
-  function askFromButton(address: string) {
-    status.current?.focus({ preventScroll: true });
-    setText(address);
-    ask(address);
+  useShortcuts({ add: () => { if (access?.add) setIsAdding(true); }, close: () => { if (isPanelOpen) closePanel(); } });
+
+  function forgetToken() {
+    forget();
+    // What was shown with the token goes with it.
+    client.removeQueries({ queryKey: ['user'] });
+    void client.resetQueries();
+    toast('The token was forgotten.');
   }
 
-  function lookUp(event: SubmitEvent) {
-    event.preventDefault();
-    const address = text.trim();
-    if (address || email) ask(address);
+  function remove(version: Version) {
+    setConflict(null);
+    removeLater(client, version, handleRemovalConflict.bind(null, version));
   }
 
-  function added(user: User) {
-    setNewest(user.id);
-    setText('');
-    prepend(user);
+  function handleRemovalConflict(seen: Version, { current }: Conflict) {
+    setConflict({ seen, current });
   }
 
-  const showEverybody = <button type="button" className="quiet" onClick={() => { askFromButton(''); }}>Show everybody</button>;
   return (
-    <div className="page">
-      <header>
-        <h1>All Users</h1>
-      </header>
-      <main>
-        <AddUser onAdded={added} />
-        <section className="everybody" aria-labelledby="users">
-          <h2 id="users" className="visually-hidden">Users</h2>
-          <form className="look-up" role="search" noValidate onSubmit={lookUp}>
-            <label htmlFor="look-up">Look up by email</label>
-            <div className="look-up-line">
-              <input
-                id="look-up"
-                type="search"
-                inputMode="email"
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                value={text}
-                onChange={(event) => { setText(event.target.value); }}
-              />
-              <button type="submit" className="quiet">Look up</button>
-              {email && showEverybody}
-            </div>
-          </form>
-          <p className="status" role="status" tabIndex={-1} ref={status}>
-            {loading ? (email ? `Looking up ${email}…` : 'Loading users…') : summary(users.length, email, next !== null, problem !== null)}
-          </p>
-          <div className={loading && users.length > 0 ? 'stale' : undefined} aria-busy={loading}>
-            {loading && users.length === 0 ? (
-              <Skeleton />
-            ) : problem ? (
-              <Problem error={problem}>
-                <button type="button" className="quiet" onClick={() => { askFromButton(email); }}>Retry</button>
-              </Problem>
-            ) : users.length > 0 ? (
-              <UserList users={users} hasMore={next !== null} more={more} newest={newest} onMore={showMore} />
-            ) : answered?.email ? (
-              <Empty title="Nobody has this email">
-                No user has the address <q>{answered.email}</q>. Look for a slip in it, or go back to everybody.
-              </Empty>
-            ) : (
-              <Empty title="No users yet">The first one you add will stand here.</Empty>
-            )}
-          </div>
-        </section>
-      </main>
-      <footer>
-        Times are in your time zone, {ZONE}. <span className="hover-only">Point at one for the exact UTC.</span>
-      </footer>
+    <div className={isPanelOpen ? 'app app-with-panel' : 'app'}>
+      <div className="page" inert={isPanelOpen && isNarrow}>
+        <header className="page-header">
+          <h1>All Users</h1>
+          {token !== null && (
+            <button type="button" className="button" onClick={forgetToken}><Icon name="key" />Forget token</button>
+          )}
+          {access?.add && (
+            <button
+              type="button" className="button button-primary" aria-keyshortcuts="n" title="Add user (n)"
+              onClick={() => { setIsAdding(true); }}
+            >
+              <Icon name="add" />Add user
+            </button>
+          )}
+        </header>
+        <main>
+          {access && !access.change && (
+            <p className="note banner">
+              This service has no API tokens, so users cannot be {access.add ? '' : 'added, '}changed or removed here.
+              Its operator can allow it by setting <code>API_TOKENS</code>.
+            </p>
+          )}
+          <UserList view={view} newest={newest} />
+        </main>
+      </div>
+      {view.user !== null && (
+        <UserPanel
+          key={view.user}
+          id={view.user}
+          access={access}
+          onRemovalConflict={handleRemovalConflict}
+        />
+      )}
+      <Toasts />
+      {isAdding && (
+        <AddDialog
+          onClose={() => { setIsAdding(false); }}
+          onAdded={(user) => { setIsAdding(false); setNewest(user.id); }}
+        />
+      )}
+      {conflict && (
+        <ConflictDialog
+          mine={null}
+          seen={conflict.seen.user}
+          current={conflict.current.user}
+          saveLabel="Remove anyway"
+          onSave={() => { remove(conflict.current); }}
+          onKeep={() => { setConflict(null); show({ user: conflict.current.user.id }); }}
+          onClose={() => { setConflict(null); }}
+        />
+      )}
+      {question && <TokenDialog key={String(question.wrong)} wrong={question.wrong} />}
     </div>
   );
-}
-
-/** What is on the page, in a line that screen readers read out whenever it changes. */
-function summary(count: number, email: string, hasMore: boolean, failed: boolean): string {
-  if (failed) return '';
-  if (email) return count === 0 ? 'Nobody found' : `${count === 1 ? '1 user' : `${count} users`} with the email ${email}`;
-  if (count <= 1) return count === 0 ? '0 users' : '1 user';
-  return hasMore ? `The newest ${count.toLocaleString()} users` : `All ${count.toLocaleString()} users, newest first`;
 }

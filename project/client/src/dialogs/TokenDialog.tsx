@@ -1,0 +1,45 @@
+import { useState } from 'react';
+import { answer } from '../service/token';
+import { Dialog } from '../ui/Dialog';
+
+/** Asks for the token that the service requires. */
+export function TokenDialog({ wrong }: { wrong: boolean }) {
+  const [text, setText] = useState('');
+  const token = text.trim();
+
+  return (
+    <Dialog title="Enter a token" onClose={() => { answer(null); }}>
+      <form
+        noValidate
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (token) answer(token);
+        }}
+      >
+        <p>The users service requires one of its API tokens for this. It stays in this tab and is forgotten when the tab is closed.</p>
+        <div className="field">
+          <label htmlFor="token">API token</label>
+          <input
+            id="token"
+            // Not a password that the browser should offer to keep.
+            type="password"
+            autoComplete="off"
+            spellCheck={false}
+            required
+            value={text}
+            aria-invalid={wrong && text === ''}
+            aria-describedby={wrong && text === '' ? 'token-error' : undefined}
+            onChange={(event) => { setText(event.target.value); }}
+          />
+          {wrong && text === '' && (
+            <p className="field-error" id="token-error" role="alert">The service did not accept this token. Check it for typos.</p>
+          )}
+        </div>
+        <footer className="dialog-footer">
+          <button type="button" className="button" onClick={() => { answer(null); }}>Cancel</button>
+          <button type="submit" className="button button-primary" aria-disabled={!token}>Use token</button>
+        </footer>
+      </form>
+    </Dialog>
+  );
+}

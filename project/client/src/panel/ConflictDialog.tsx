@@ -1,0 +1,55 @@
+import type { User } from '../service/users';
+import { Dialog } from '../ui/Dialog';
+
+const FIELDS = [['Username', 'username'], ['Email', 'email'], ['Status', 'active']] as const;
+
+interface Props {
+  /** The user as the reader wants it; null when the reader wants to remove them. */
+  mine: User | null;
+  /** The user as the reader saw it. */
+  seen: User;
+  /** The user as somebody else changed it. */
+  current: User;
+  saveLabel: string;
+  onSave: () => void;
+  onKeep: () => void;
+  onClose: () => void;
+}
+
+/** Shows the reader's version of a user beside the current one, and asks which is right. */
+export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep, onClose }: Props) {
+  return (
+    <Dialog role="alertdialog" wide title={<><bdi>{seen.username}</bdi> was changed by someone else</>} onClose={onClose}>
+      <p>{mine
+        ? 'Nothing has been saved. Your version is on the left, and what the service has now is on the right.'
+        : 'Nothing has been removed. What you saw is on the left, and what the service has now is on the right.'}
+      </p>
+      <table className="versions">
+        <thead>
+          <tr><th scope="col">Field</th><th scope="col">{mine ? 'Your version' : 'What you saw'}</th><th scope="col">Current version</th></tr>
+        </thead>
+        <tbody>
+          {FIELDS.map(([label, name]) => {
+            const left = shown((mine ?? seen)[name]);
+            const right = shown(current[name]);
+            return (
+              <tr key={name} className={left === right ? undefined : 'different'}>
+                <th scope="row">{label}{left !== right && <span className="visually-hidden"> (different)</span>}</th>
+                <td><bdi>{left}</bdi></td>
+                <td><bdi>{right}</bdi></td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+      <footer className="dialog-footer">
+        <button type="button" className="button" onClick={onKeep}>Keep the current version</button>
+        <button type="button" className={`button ${mine ? 'button-primary' : 'button-danger'}`} onClick={onSave}>{saveLabel}</button>
+      </footer>
+    </Dialog>
+  );
+}
+
+function shown(value: string | boolean): string {
+  return typeof value === 'string' ? value : value ? 'Active' : 'Inactive';
+}

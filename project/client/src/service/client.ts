@@ -1,0 +1,59 @@
+/** Every request of the page is sent here: with the token, within a time limit, and its errors in words. */
+
+import createClient from 'openapi-fetch';
+import type { paths } from '../contract';
+import { foreign, fromResponse, noResponse, ServiceError, type Failure } from './errors';
+import * as token from './token';
+
+export const SERVICE_URL = (import.meta.env.REACT_APP_USERS_SERVICE_URL ?? '').trim().replace(/\/+$/, '');
+const TIMEOUT_SECONDS = 10;
+
+/** The service, typed by its contract. Its methods throw a `ServiceError` for everything but success. */
+export const service = createClient<paths>({ baseUrl: SERVICE_URL, fetch: send });
+
+/** Send a request, ask for a token if the service requires one, and return the successful response. */
+async function send(request: Request): Promise<Response> {
+  for (;;) {
+    const sent = token.snapshot().token;
+    const response = await attempt(request.clone(), sent);
+    if (response.status !== 401) return response;
+    // Another request may have got a new token meanwhile.
+    if (token.snapshot().token !== sent) continue;
+    if (await token.ask(sent !== null, request.method === 'GET') === null) {
+      throw new ServiceError('token', 'The users service requires a token for this.');
+    }
+  }
+}
+
+/** Send a request once. Returns a success or a 401; throws everything else. */
+async function attempt(request: Request, sent: string | null): Promise<Response> {
+  if (sent) request.headers.set('Authorization', `Bearer ${sent}`);
+  const { status, headers, text } = await exchange(request);
+  if (status === 204) return new Response(null, { status, headers });
+  const body = parse(text);
+  if (status === 401 && body) return new Response(text, { status, headers });
+  if (status < 200 || status > 299) throw fromResponse(status, headers.get('Retry-After'), body);
+  if (body?.status !== 'success') throw foreign();
+  return new Response(text, { status, headers });
+}
+
+/** Send a request and read its response to the end, within the time limit. */
+export async function exchange(request: Request): Promise<{ status: number; headers: Headers; text: string }> {
+  const timeout = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
+  try {
+    const response = await fetch(request, { signal: AbortSignal.any([request.signal, timeout]) });
+    return { status: response.status, headers: response.headers, text: await response.text() };
+  } catch (error) {
+    if (request.signal.aborted) throw error;
+    throw noResponse(timeout.aborted ? TIMEOUT_SECONDS : undefined);
+  }
+}
+
+function parse(text: string): Failure | null {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' ? value : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,48 @@
+import { useId, useLayoutEffect, useRef, type ReactNode } from 'react';
+import { Icon } from './Icon';
+
+interface Props {
+  title: ReactNode;
+  onClose: () => void;
+  children: ReactNode;
+  /** For what the reader must answer: it is read out as a whole. */
+  role?: 'alertdialog';
+  wide?: boolean;
+}
+
+/**
+ * A modal dialog; on a phone a sheet at the bottom.
+ *
+ * The browser's own `<dialog>` keeps the focus inside, makes the rest of the page inert, closes on Escape, and gives the
+ * focus back where it was.
+ */
+export function Dialog({ title, onClose, children, role, wide = false }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+
+  useLayoutEffect(() => {
+    const element = dialog.current;
+    element?.showModal();
+    return () => { element?.close(); };
+  }, []);
+
+  return (
+    <dialog
+      ref={dialog}
+      role={role}
+      className={wide ? 'dialog dialog-wide' : 'dialog'}
+      aria-labelledby={id}
+      onCancel={(event) => { event.preventDefault(); onClose(); }}
+      // Only the backdrop is the dialog itself: the rest lies on its content.
+      onMouseDown={(event) => { if (event.target === dialog.current) onClose(); }}
+    >
+      <div className="dialog-content">
+        <header className="dialog-header">
+          <h2 id={id}>{title}</h2>
+          <button type="button" className="icon-button" aria-label="Close" onClick={onClose}><Icon name="close" /></button>
+        </header>
+        {children}
+      </div>
+    </dialog>
+  );
+}

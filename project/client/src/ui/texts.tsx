@@ -1,0 +1,37 @@
+import { Fragment } from 'react';
+
+const EMAIL_PARTS = /(?=@)|(?<=\.)/;
+
+/** An email that breaks before its @ and after its dots when it must break. */
+export function Email({ children: email }: { children: string }) {
+  return (
+    <bdi className="email" dir="ltr">
+      {email.split(EMAIL_PARTS).map((part, index) => <Fragment key={index}>{index > 0 && <wbr />}{part}</Fragment>)}
+    </bdi>
+  );
+}
+
+/** A badge that says whether a user is active. */
+export function Status({ active }: { active: boolean }) {
+  return <span className={active ? 'badge badge-active' : 'badge'}>{active ? 'Active' : 'Inactive'}</span>;
+}
+
+/** The initials of a username, in a disc whose color depends on the id. */
+export function Avatar({ id, username }: { id: number; username: string }) {
+  return <span className="avatar" data-tint={id % 6} aria-hidden="true"><bdi>{initials(username)}</bdi></span>;
+}
+
+const LETTERS = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
+/** Scripts whose letters join: two initials side by side would read as a word. */
+const JOINED = /[\p{Script=Arabic}\p{Script=Syriac}\p{Script=Mongolian}]/u;
+
+/** Returns the first letters that a reader sees of the first and the last word. */
+export function initials(name: string): string {
+  const words = name.trim().split(/[\s._-]+/u).filter((word) => /[\p{L}\p{N}]/u.test(word));
+  const chosen = words.length > 1 && !JOINED.test(name) ? [words[0], words.at(-1)] : [words[0] ?? name];
+  return chosen.map((word) => {
+    const start = word?.replace(/^[^\p{L}\p{N}]+(?=.*[\p{L}\p{N}])/u, '') ?? '';
+    const [first] = LETTERS.segment(start);
+    return first?.segment.toLocaleUpperCase() ?? '';
+  }).join('');
+}
