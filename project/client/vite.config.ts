@@ -1,5 +1,6 @@
 import react from '@vitejs/plugin-react';
-import { loadEnv } from 'vite';
+import { gzipSync } from 'node:zlib';
+import { loadEnv, type Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
 /** What is wrong with the service's address, or '' when nothing is. */
@@ -12,6 +13,20 @@ function problemWith(address: string): string {
   return '';
 }
 
+const MAX_SCRIPT_KB = 120;
+
+/** Fails the build when the script that is sent has become too large, and says how large it is. */
+function limitScript(): Plugin {
+  return {
+    name: 'limit-script',
+    generateBundle(_, bundle) {
+      const chunks = Object.values(bundle).filter((output) => output.type === 'chunk');
+      const size = chunks.reduce((sum, { code }) => sum + gzipSync(code).length, 0) / 1000;
+      if (size > MAX_SCRIPT_KB) this.error(`The script has ${size.toFixed(1)} KB compressed; at most ${MAX_SCRIPT_KB} are allowed.`);
+    },
+  };
+}
+
 export default defineConfig(({ mode }) => {
   const address = loadEnv(mode, process.cwd(), 'REACT_APP_').REACT_APP_USERS_SERVICE_URL ?? '';
   const problem = problemWith(address.trim());
@@ -20,11 +35,10 @@ export default defineConfig(({ mode }) => {
     process.exit(1);
   }
   return {
-    plugins: [react()],
+    plugins: [react(), limitScript()],
     envPrefix: 'REACT_APP_',
     test: {
       environment: 'jsdom',
-      setupFiles: 'src/testing.ts',
       restoreMocks: true,
       unstubGlobals: true,
       // A zone and a service of their own, whatever machine the tests run on.

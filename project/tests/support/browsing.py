@@ -5,13 +5,16 @@ Beside what the service needs this takes Node with npm, Debian's ``chromium``, a
 
 import contextlib
 import http.server
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from playwright.sync_api import sync_playwright
 from sqlalchemy import create_engine, delete, insert
@@ -19,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from project.api.models import User
 from project.tests.base import ROOT, scratch_database
-from project.tests.support.servers import Server, free_port, manage
+from project.tests.support.servers import TOKEN, Server, free_port, manage
 
 CLIENT = ROOT / 'project' / 'client'
 # As nginx.conf has it; beyond that the page makes no HTML from strings either.
@@ -70,6 +73,30 @@ class Site:
         """Start it again unless it runs, and wait until it responds."""
         if not self._service.is_ready():
             self._service.start()
+
+    @contextlib.contextmanager
+    def settings(self, **environ: str) -> Iterator[None]:
+        """During the block the service runs with other settings, such as ``PROTECT='all'``."""
+        usual = self._service.environ
+        self._restart(usual | environ)
+        try:
+            yield
+        finally:
+            self._restart(usual)
+
+    def _restart(self, environ: dict[str, str]) -> None:
+        self._service.kill()
+        self._service.environ = environ
+        self._service.start()
+
+    def request(self, method: str, path: str, body: dict | None = None) -> dict:
+        """Send a request past the page, as somebody else who has the token, and return the JSON of the response."""
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f'{self.service_url}{path}', data, method=method)
+        request.add_header('Content-Type', 'application/json')
+        request.add_header('Authorization', f'Bearer {TOKEN}')
+        with urlopen(request, timeout=10) as response:
+            return json.loads(response.read() or '{}')
 
     @contextlib.contextmanager
     def frozen_service(self):

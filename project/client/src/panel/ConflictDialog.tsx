@@ -1,5 +1,6 @@
-import type { User } from '../service/users';
+import type { Changes, User } from '../service/users';
 import { Dialog } from '../ui/Dialog';
+import { Email } from '../ui/texts';
 
 const FIELDS = [['Username', 'username'], ['Email', 'email'], ['Status', 'active']] as const;
 
@@ -11,13 +12,15 @@ interface Props {
   /** The user as somebody else changed it. */
   current: User;
   saveLabel: string;
-  onSave: () => void;
+  /** Called with all that the reader's version is. */
+  onSave: (mine: Changes) => void;
   onKeep: () => void;
   onClose: () => void;
 }
 
 /** Shows the reader's version of a user beside the current one, and asks which is right. */
 export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep, onClose }: Props) {
+  const { username, email, active } = mine ?? seen;
   return (
     <Dialog role="alertdialog" wide title={<><bdi>{seen.username}</bdi> was changed by someone else</>} onClose={onClose}>
       <p>{mine
@@ -35,8 +38,9 @@ export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep,
             return (
               <tr key={name} className={left === right ? undefined : 'different'}>
                 <th scope="row">{label}{left !== right && <span className="visually-hidden"> (different)</span>}</th>
-                <td><bdi>{left}</bdi></td>
-                <td><bdi>{right}</bdi></td>
+                {[left, right].map((text, side) => (
+                  <td key={side}>{name === 'email' ? <Email>{text}</Email> : <bdi>{text}</bdi>}</td>
+                ))}
               </tr>
             );
           })}
@@ -44,7 +48,9 @@ export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep,
       </table>
       <footer className="dialog-footer">
         <button type="button" className="button" onClick={onKeep}>Keep the current version</button>
-        <button type="button" className={`button ${mine ? 'button-primary' : 'button-danger'}`} onClick={onSave}>{saveLabel}</button>
+        <button type="button" className={`button ${mine ? 'button-primary' : 'button-danger'}`} onClick={() => { onSave({ username, email, active }); }}>
+          {saveLabel}
+        </button>
       </footer>
     </Dialog>
   );

@@ -6,6 +6,7 @@ import { Email } from '../ui/texts';
 /** What is known about a user, each with a button that copies it. */
 export function Details({ user }: { user: User }) {
   const created = new Date(user.created_at);
+  const [day, time] = user.created_at.split('T');
   return (
     <dl className="details">
       <dt>Email</dt>
@@ -17,7 +18,7 @@ export function Details({ user }: { user: User }) {
         <span>
           <time dateTime={created.toISOString()}>{exact(created)}</time>
           <span className="muted"> ({relative(created, useNow())})</span>
-          <span className="mono muted utc">{user.created_at}</span>
+          <span className="mono muted utc">{day}<wbr />T{time}</span>
         </span>
         <CopyButton text={user.created_at} what="time" />
       </dd>

@@ -44,6 +44,7 @@ export function EditForm({ version, onSaved }: Props) {
     ...(typed.email !== user.email && { email: typed.email }),
   };
   const isChanged = Object.keys(changes).length > 0;
+  const isToggling = saving.isPending && Object.keys(saving.variables.changes).join() === 'active';
   const conflict = saving.error instanceof Conflict ? saving.error : null;
   const failure = saving.error && !conflict ? asServiceError(saving.error) : null;
   const isElsewhere = failure && Object.keys(failure.errors).length === 0 && failure.kind !== 'token';
@@ -85,7 +86,7 @@ export function EditForm({ version, onSaved }: Props) {
       {isElsewhere && <Problem error={failure} />}
       <div className="edit-actions">
         <button type="submit" className="button button-primary" aria-disabled={!isChanged || saving.isPending}>
-          {saving.isPending ? 'Saving…' : 'Save changes'}
+          {saving.isPending && !isToggling ? 'Saving…' : 'Save changes'}
         </button>
         {isChanged && <button type="button" className="button" onClick={() => { reset(version); }}>Discard</button>}
         <button
@@ -94,7 +95,7 @@ export function EditForm({ version, onSaved }: Props) {
           aria-disabled={saving.isPending}
           onClick={() => { if (!saving.isPending) saving.mutate({ changes: { active: !user.active } }); }}
         >
-          {user.active ? 'Deactivate' : 'Activate'}
+          {isToggling ? 'Saving…' : user.active ? 'Deactivate' : 'Activate'}
         </button>
       </div>
       {conflict && (
@@ -103,7 +104,7 @@ export function EditForm({ version, onSaved }: Props) {
           seen={user}
           current={conflict.current.user}
           saveLabel="Save my version"
-          onSave={() => { saving.mutate({ changes: saving.variables?.changes ?? {}, over: conflict.current.etag }); }}
+          onSave={(mine) => { saving.mutate({ changes: mine, over: conflict.current.etag }); }}
           onKeep={() => { onSaved(conflict.current); reset(conflict.current); }}
           onClose={() => { saving.reset(); }}
         />
@@ -113,6 +114,6 @@ export function EditForm({ version, onSaved }: Props) {
 }
 
 function done(changes: Changes, { user }: Version): string {
-  if (changes.active !== undefined) return `${user.username} was ${user.active ? 'activated' : 'deactivated'}.`;
+  if (Object.keys(changes).join() === 'active') return `${user.username} was ${user.active ? 'activated' : 'deactivated'}.`;
   return `${user.username} was saved.`;
 }

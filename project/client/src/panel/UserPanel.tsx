@@ -61,7 +61,7 @@ export function UserPanel({ id, access, onRemovalConflict }: Props) {
         )}
         {access?.change && (
           <section className="danger">
-            <p>Removing a user cannot be undone later on.</p>
+            <p>This removes the user for good.</p>
             <button type="button" className="button button-danger" onClick={() => { setIsRemoving(true); }}>Remove user…</button>
           </section>
         )}

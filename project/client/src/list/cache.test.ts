@@ -1,0 +1,41 @@
+import { describe, expect, test } from 'vitest';
+import { user } from '../testing';
+import { matches, withoutUser, withUser } from './cache';
+
+const page = (after: string | null, ...ids: number[]) => ({ after, users: ids.map((id) => user(id)) });
+const ids = (pages: readonly { users: { id: number }[] }[]) => pages.map(({ users }) => users.map(({ id }) => id));
+
+describe('the lists in memory', () => {
+  test('take a user in at their place, newest first', () => {
+    const pages = [page('x', 9, 7), page(null, 5, 3)];
+    expect(ids(withUser(pages, user(10)))).toEqual([[10, 9, 7], [5, 3]]);
+    expect(ids(withUser(pages, user(8)))).toEqual([[9, 8, 7], [5, 3]]);
+    expect(ids(withUser(pages, user(6)))).toEqual([[9, 7], [6, 5, 3]]);
+    expect(ids(withUser(pages, user(1)))).toEqual([[9, 7], [5, 3, 1]]);
+  });
+
+  test('leave out a user below what is loaded', () => {
+    expect(ids(withUser([page('x', 9, 7)], user(1)))).toEqual([[9, 7]]);
+  });
+
+  test('have a user once, however often they are taken in', () => {
+    expect(ids(withUser([page(null, 9, 7)], user(7)))).toEqual([[9, 7]]);
+    expect(ids(withUser([page(null)], user(7)))).toEqual([[7]]);
+  });
+
+  test('keep the pages that do not change', () => {
+    const pages = [page('x', 9, 7), page(null, 5, 3)];
+    const without = withoutUser(pages, 5);
+    expect(ids(without)).toEqual([[9, 7], [3]]);
+    expect(without[0]).toBe(pages[0]);
+  });
+
+  test('know which users a filter lets through, as the service does', () => {
+    const ann = user(1, { username: 'Ünal Ann', email: 'ann@example.com', active: true });
+    expect(matches({ q: 'ANN', active: undefined }, ann)).toBe(true);
+    expect(matches({ q: 'Ün', active: true }, ann)).toBe(true);
+    expect(matches({ q: 'ün', active: undefined }, ann)).toBe(false);
+    expect(matches({ q: 'example', active: undefined }, ann)).toBe(false);
+    expect(matches({ q: '', active: false }, ann)).toBe(false);
+  });
+});
