@@ -26,9 +26,10 @@ export function UserTable(props: Props) {
 
   useEffect(() => {
     if (!end.current || !hasMore || isLoadingMore || !loadsByItself) return;
-    const observer = new IntersectionObserver(([entry]) => { if (entry?.isIntersecting) onMore(); }, {
-      rootMargin: '800px',
-    });
+    const observer = new IntersectionObserver((entries) => {
+      // It may have come and gone since the last call.
+      if (entries.some(({ isIntersecting }) => isIntersecting)) onMore();
+    }, { rootMargin: '800px' });
     observer.observe(end.current);
     return () => { observer.disconnect(); };
   }, [hasMore, isLoadingMore, loadsByItself, onMore]);

@@ -9,7 +9,7 @@ export function RemoveDialog({ user, onRemove, onClose }: { user: User; onRemove
     <Dialog role="alertdialog" title={<>Remove <bdi>{user.username}</bdi>?</>} onClose={onClose}>
       <p>The user with the email <Email>{user.email}</Email> will be removed. You can undo this for {UNDO_SECONDS} seconds.</p>
       <footer className="dialog-footer">
-        <button type="button" className="button" autoFocus onClick={onClose}>Cancel</button>
+        <button type="button" className="button" onClick={onClose}>Cancel</button>
         <button type="button" className="button button-danger" onClick={onRemove}>Remove</button>
       </footer>
     </Dialog>

@@ -86,8 +86,8 @@ export function UserPanel({ id, access, onRemovalConflict }: Props) {
   }
 
   return (
-    <aside className="panel" role="dialog" aria-labelledby="panel-title">
-      <header className="panel-header">
+    <div className="panel" role="dialog" aria-labelledby="panel-title">
+      <div className="panel-header">
         {version && <Avatar id={id} username={version.user.username} />}
         <div className="panel-title">
           <h2 id="panel-title" ref={heading} tabIndex={-1}><bdi>{version?.user.username ?? `User ${id}`}</bdi></h2>
@@ -96,11 +96,11 @@ export function UserPanel({ id, access, onRemovalConflict }: Props) {
         <button type="button" className="icon-button" aria-label="Close panel" title="Close" onClick={closePanel}>
           <Icon name="close" />
         </button>
-      </header>
+      </div>
       <div className="panel-content">{content}</div>
       {isRemoving && version && (
         <RemoveDialog user={version.user} onClose={() => { setIsRemoving(false); }} onRemove={() => { remove(version); }} />
       )}
-    </aside>
+    </div>
   );
 }

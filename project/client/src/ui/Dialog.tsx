@@ -23,6 +23,8 @@ export function Dialog({ title, onClose, children, role, wide = false }: Props) 
   useLayoutEffect(() => {
     const element = dialog.current;
     element?.showModal();
+    // Not on the button that closes it, which comes first.
+    element?.querySelector<HTMLElement>('input, .dialog-footer button')?.focus();
     return () => { element?.close(); };
   }, []);
 
@@ -37,10 +39,10 @@ export function Dialog({ title, onClose, children, role, wide = false }: Props) 
       onMouseDown={(event) => { if (event.target === dialog.current) onClose(); }}
     >
       <div className="dialog-content">
-        <header className="dialog-header">
+        <div className="dialog-header">
           <h2 id={id}>{title}</h2>
           <button type="button" className="icon-button" aria-label="Close" onClick={onClose}><Icon name="close" /></button>
-        </header>
+        </div>
         {children}
       </div>
     </dialog>
