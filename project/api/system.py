@@ -17,6 +17,7 @@ GUARDED_GROUPS = {'changes': (), 'writes': ('writes',), 'all': ('writes', 'reads
 # The files of Swagger UI in its PyPI package. The package's own blueprint would make a page with a script in it.
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / 'dist'
 DOCS_ASSETS = {
+    'docs.css': (HERE / 'docs.css', 'text/css'),
     'docs.js': (HERE / 'docs.js', 'text/javascript'),
     'favicon-32x32.png': (SWAGGER_UI / 'favicon-32x32.png', 'image/png'),
     'swagger-ui-bundle.js': (SWAGGER_UI / 'swagger-ui-bundle.js', 'text/javascript'),

@@ -939,7 +939,7 @@ export interface operations {
                  * @description The file's name.
                  * @example swagger-ui.css
                  */
-                name: "docs.js" | "favicon-32x32.png" | "swagger-ui-bundle.js" | "swagger-ui.css";
+                name: "docs.css" | "docs.js" | "favicon-32x32.png" | "swagger-ui-bundle.js" | "swagger-ui.css";
             };
             cookie?: never;
         };

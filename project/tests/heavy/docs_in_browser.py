@@ -125,6 +125,26 @@ class DocsInBrowserTest(unittest.TestCase):
         expect(self.page.locator('.opblock.is-open')).to_have_count(11)
         self.assert_quiet()
 
+    def test_operations_come_first_and_remarks_about_headers_last(self):
+        self.page.goto(f'{self.site}/docs')
+        remarks = self.page.locator('.remarks')
+        expect(remarks).to_contain_text('X-Content-Type-Options')
+        expect(self.page.locator('.opblock').first).to_be_in_viewport()
+        last = self.page.locator('section.models').bounding_box()
+        self.assertGreater(remarks.bounding_box()['y'], last['y'])
+        expect(self.page.locator('.information-container')).not_to_contain_text('X-Content-Type-Options')
+        self.assert_quiet()
+
+    def test_page_follows_the_dark_mode_of_the_reader(self):
+        self.page.emulate_media(color_scheme='dark')
+        self.page.goto(f'{self.site}/docs')
+        self.page.locator('.opblock').first.wait_for()
+        color = "getComputedStyle(document.querySelector('.swagger-ui')).color.match(/[0-9]+/g).map(Number)"
+        self.assertGreater(min(self.page.evaluate(color)), 200)
+        self.page.emulate_media(color_scheme='light')
+        self.assertLess(max(self.page.evaluate(color)), 100)
+        self.assert_quiet()
+
     def test_page_works_behind_the_path_of_a_proxy(self):
         def forward(route):
             requested.append(urlsplit(route.request.url).path)

@@ -90,6 +90,7 @@ class KeyboardTests(PageTestCase):
         self.press_tab_to(self.dialog.get_by_label('Email'))
         keyboard.type('user1@example.com')
         keyboard.press('Enter')
+        expect(self.dialog.get_by_label('Email')).to_have_accessible_description('Sorry. That email already exists.')
         expect(self.dialog.get_by_label('Email')).to_be_focused()
         keyboard.press('Control+A')
         keyboard.type('zoe@example.com')

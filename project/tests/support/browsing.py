@@ -125,7 +125,7 @@ def site():
         # Another host name than the service's: for the browser that is another site, not just another port.
         url = f'http://localhost:{port}'
         manage(database_url, 'db', 'upgrade')
-        service = Server(folder, database_url, CORS_ORIGINS=url)
+        service = Server(folder, database_url, CORS_ORIGINS=url, WEB_CONCURRENCY='1')
         stack.callback(service.kill)
         service.start()
         playwright = stack.enter_context(sync_playwright())
