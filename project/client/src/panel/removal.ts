@@ -38,14 +38,23 @@ export function removeLater(client: QueryClient, version: Version, onConflict: (
     seconds: UNDO_SECONDS,
     action: {
       label: 'Undo',
+      hasFocus: true,
       onPress: () => {
         clearTimeout(timer);
         setPending(-1);
         insert(client, user);
         toast(`${user.username} was not removed.`);
+        focusUser(user.id);
       },
     },
   });
+}
+
+/** Put the focus on a user in the list, who appears there within a few frames. */
+function focusUser(id: number, frames = 60): void {
+  const link = document.getElementById(`user-${id}`);
+  if (link) link.focus();
+  else if (frames > 0) requestAnimationFrame(() => { focusUser(id, frames - 1); });
 }
 
 async function send(client: QueryClient, { user, etag }: Version, onConflict: (conflict: Conflict) => void): Promise<void> {

@@ -9,7 +9,10 @@ export function Toasts() {
         <div key={id} className={`toast toast-${kind}`}>
           <p>{text}</p>
           {action && (
-            <button type="button" className="toast-action" onClick={() => { dismiss(id); action.onPress(); }}>
+            <button
+              type="button" className="toast-action" autoFocus={action.hasFocus}
+              onClick={() => { dismiss(id); action.onPress(); }}
+            >
               {action.label}
             </button>
           )}

@@ -7,7 +7,12 @@ export interface Toast {
   text: string;
   kind: 'success' | 'failure';
   /** What can be done about it until it goes. */
-  action?: { label: string; onPress: () => void };
+  action?: {
+    label: string;
+    onPress: () => void;
+    /** The button gets the focus: there is little time to reach it with the keyboard. */
+    hasFocus?: boolean;
+  };
 }
 
 const SECONDS = 6;
