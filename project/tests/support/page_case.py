@@ -122,7 +122,9 @@ class PageTestCase(unittest.TestCase):
         for scheme in ('light', 'dark'):
             self.page.emulate_media(color_scheme=scheme)
             self.page.evaluate(f'window.axe || {AXE.read_text()}')
-            found = self.page.evaluate("axe.run({resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})")
+            found = self.page.evaluate(
+                "axe.run({resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
+            )
             self.assertGreater(len(found['passes']), 10)
             wrong = [(rule['id'], node['html'][:200]) for rule in found['violations'] for node in rule['nodes']]
             self.assertEqual(wrong, [], scheme)

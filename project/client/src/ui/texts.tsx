@@ -1,14 +1,22 @@
 import { Fragment } from 'react';
 
-const EMAIL_PARTS = /(?=@)|(?<=\.)/;
+// After each dot but the last one: 'example.com' stays together.
+const LABELS = /(?<=\.)(?=.*\.)/;
 
 /** An email that breaks before its @ and after its dots when it must break. */
 export function Email({ children: email }: { children: string }) {
+  const at = email.lastIndexOf('@');
   return (
     <bdi className="email" dir="ltr">
-      {email.split(EMAIL_PARTS).map((part, index) => <Fragment key={index}>{index > 0 && <wbr />}{part}</Fragment>)}
+      <Breakable text={email.slice(0, Math.max(at, 0))} />
+      <wbr />
+      <span className="domain"><Breakable text={email.slice(Math.max(at, 0))} /></span>
     </bdi>
   );
+}
+
+function Breakable({ text }: { text: string }) {
+  return text.split(LABELS).map((part, index) => <Fragment key={index}>{index > 0 && <wbr />}{part}</Fragment>);
 }
 
 /** A badge that says whether a user is active. */
