@@ -13,13 +13,17 @@ export interface paths {
         };
         /**
          * List the users, newest first
-         * @description Ordered by `created_at`, then by `id`, both descending. All of them, unless `limit` asks for a page. `q`,
-         *     `email`, `username` and `active` choose users, together or alone. An unknown parameter is ignored, one that is
-         *     repeated is rejected.
+         * @description Users are ordered by `created_at`, then by `id`, both descending. The response has all users unless `limit` is
+         *     given. `q`, `email`, `username` and `active` can be combined. Unknown parameters are ignored, and repeated ones are
+         *     rejected.
          */
         get: operations["listUsers"];
         put?: never;
-        /** Add a user */
+        /**
+         * Add a user
+         * @description The user is not active at first. The request can safely be repeated after a 503, because each email belongs to
+         *     at most one user.
+         */
         post: operations["addUser"];
         delete?: never;
         options?: never;
@@ -33,24 +37,30 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The user's `id`. What is no number answers 404, as a number does that nobody has.
+                 * @description The `id` of the user. Anything but a number returns 404, as an unknown `id` does.
                  * @example 1
                  */
                 user_id: number;
             };
             cookie?: never;
         };
-        /** Get one user */
+        /**
+         * Get one user
+         * @description `If-None-Match` with the `ETag` of a copy saves the transfer if that copy is current.
+         */
         get: operations["getUser"];
         put?: never;
         post?: never;
-        /** Remove a user */
+        /**
+         * Remove a user
+         * @description A removed user cannot be restored.
+         */
         delete: operations["removeUser"];
         options?: never;
         head?: never;
         /**
-         * Change what the body names of a user
-         * @description A merge patch (RFC 7396). No field can be removed.
+         * Change a user
+         * @description The body is a merge patch (RFC 7396): fields that it does not name stay as they are. No field can be removed.
          */
         patch: operations["changeUser"];
         trace?: never;
@@ -63,8 +73,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Is the service alive?
-         * @description Never waits for the database.
+         * Check that the service is alive
+         * @description This request never uses the database.
          */
         get: operations["ping"];
         put?: never;
@@ -83,8 +93,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Is the service ready?
-         * @description Asks the database, and waits a second for it. What a load balancer asks.
+         * Check that the service is ready
+         * @description Load balancers use this path. The service is ready if the database responds within a second and has the schema that the code needs.
          */
         get: operations["health"];
         put?: never;
@@ -103,8 +113,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Figures for Prometheus
-         * @description Only there when the operator has set `METRICS=1`.
+         * Get metrics for Prometheus
+         * @description Metrics are off unless the operator sets `METRICS=1`.
          */
         get: operations["metrics"];
         put?: never;
@@ -122,7 +132,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document */
+        /**
+         * Get this document
+         * @description The document says which operations need a token under the current settings.
+         */
         get: operations["openapi"];
         put?: never;
         post?: never;
@@ -139,7 +152,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document, as a page to try requests on */
+        /**
+         * Get the documentation as a page
+         * @description The page shows this document and can send requests to the service.
+         */
         get: operations["docs"];
         put?: never;
         post?: never;
@@ -156,7 +172,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** A script, style or picture of that page */
+        /**
+         * Get a file of the documentation page
+         * @description The page loads its scripts, styles and icon from here.
+         */
         get: operations["docsAsset"];
         put?: never;
         post?: never;
@@ -170,17 +189,18 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description A text that a database can hold. NUL it can't. */
+        /** @description A string without NUL characters. */
         Storable: string;
         /**
-         * @description Not blank, and without control characters or line separators. Blanks around it are not stored, and not counted.
-         *     What a reader can't see, such as U+200B, is blank, too.
+         * @description A string with at least one visible character, and without control characters and line separators. Leading and
+         *     trailing whitespace is removed before the length is checked. Invisible characters, such as U+200B, are not
+         *     enough.
          */
         Username: string;
         /**
          * Format: idn-email
-         * @description An email address by its syntax (RFC 5321, RFC 5322, RFC 6531), unique whatever its letter case. Blanks around it
-         *     are not stored, and not counted.
+         * @description A valid email address (RFC 5321, RFC 5322, RFC 6531). Emails are unique, ignoring letter case. Leading and
+         *     trailing whitespace is removed before the length is checked.
          */
         Email: string;
         NewUser: {
@@ -195,16 +215,16 @@ export interface components {
         User: {
             /**
              * Format: int64
-             * @description Never given to another user, even when this one is removed.
+             * @description The `id` is never reused, even after the user is removed.
              */
             id: number;
             username: components["schemas"]["Username"];
             email: components["schemas"]["Email"];
-            /** @description Users are added as not active. */
+            /** @description New users are not active. */
             active: boolean;
             /**
              * Format: date-time
-             * @description The moment of creation, in UTC with microseconds (RFC 3339).
+             * @description The time of creation, in UTC with microseconds (RFC 3339).
              */
             created_at: string;
         };
@@ -222,22 +242,22 @@ export interface components {
                 total?: number;
                 /**
                  * Format: uri-reference
-                 * @description The URL of the page that follows, while there is one.
+                 * @description The URL of the next page. The last page has none.
                  */
                 next?: string;
             };
         };
-        /** @description The request is at fault. */
+        /** @description The request is wrong. */
         Failure: {
             /** @constant */
             status: "fail";
             message: string;
-            /** @description What is wrong, by the name of the field or parameter; `body` stands for the whole body. */
+            /** @description The reason for each wrong field or parameter, by its name. `body` means the whole body. */
             errors?: {
                 [key: string]: string;
             };
         };
-        /** @description The service is at fault, or its database. */
+        /** @description The service or its database failed. */
         Error: {
             /** @constant */
             status: "error";
@@ -245,7 +265,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description The copy that the client has is the newest. */
+        /** @description The copy of the client is current. */
         NotModified: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -257,7 +277,20 @@ export interface components {
             };
             content?: never;
         };
-        /** @description The request needs a token, and has none or a wrong one. */
+        /** @description The operator has set `TRUSTED_HOSTS`, and `Host` is not one of them. */
+        UntrustedHost: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Failure"];
+            };
+        };
+        /** @description The request needs a token, but has none or a wrong one. */
         Unauthorized: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -271,7 +304,7 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description The request needs a token, and the operator has set none. */
+        /** @description The request needs a token, but the operator has not set any. */
         Forbidden: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -284,7 +317,7 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description Nobody has this id. */
+        /** @description No user has this `id`. */
         NoUser: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -297,7 +330,7 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description The user is not as `If-Match` says; nothing was changed. */
+        /** @description The `ETag` of the user is not the one in `If-Match`. Nothing was changed. */
         Changed: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -310,7 +343,7 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description The body has more than 65,536 bytes. */
+        /** @description The body is larger than 65,536 bytes. */
         TooLarge: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -323,7 +356,7 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description A defect of the service; its log has the details under the `X-Request-ID`. */
+        /** @description The service failed. Its log has the details under the `X-Request-ID`. */
         ServerError: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -336,7 +369,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The database is not available. Try again. */
+        /** @description The database is not available, or its schema is not that of the code. The request can be repeated. */
         Unavailable: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -350,7 +383,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The database is not available. Whether the change was made is unknown. */
+        /** @description The database is not available, and the change may or may not have been made. Or its schema is not that of the code, and nothing was changed. */
         OutcomeUnknown: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -364,7 +397,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description There is nothing at this path. */
+        /** @description The path does not exist. */
         UnknownPath: {
             headers: {
                 "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -377,29 +410,16 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
-        /** @description The path does not have this method. */
-        MethodNotAllowed: {
-            headers: {
-                "X-Request-ID": components["headers"]["X-Request-ID"];
-                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
-                "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
-                "Cache-Control": components["headers"]["Cache-Control"];
-                Allow: components["headers"]["Allow"];
-                [name: string]: unknown;
-            };
-            content: {
-                "application/json": components["schemas"]["Failure"];
-            };
-        };
     };
     parameters: {
         /**
-         * @description The `ETag` of the user as the client has seen him. If he has changed since, nothing is done (412).
+         * @description The `ETag` of the user as last read. If the user has changed since then, the service returns 412 and changes
+         *     nothing.
          * @example "02def7a5600120e560837ba6"
          */
         "If-Match": string;
         /**
-         * @description The `ETag` of the copy that the client has. If it is the newest, the answer is 304, without a body.
+         * @description The `ETag` of the copy that the client has. If that copy is current, the service returns 304 without a body.
          * @example "02def7a5600120e560837ba6"
          */
         "If-None-Match": string;
@@ -407,43 +427,38 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description The id by which the service's log knows this request: the one that the request came with in a header of this
-         *     name, if it has 1 to 128 of the characters `A-Za-z0-9._:/+=-`, else a new one.
+         * @description The id of the request in the log of the service. A client may send its own in this header, with 1 to 128 of the
+         *     characters `A-Za-z0-9._:/+=-`. Otherwise the service makes a new one.
          * @example 8f14e45fceea467a9d3c0c5b2f7f6f0e
          */
         "X-Request-ID": string;
         /**
-         * @description Which origins a browser may let read the answer.
+         * @description The origin whose pages may read the response, or `*` for every origin.
          * @example *
          */
         "Access-Control-Allow-Origin": string;
         /**
-         * @description Which headers a browser lets a script read.
+         * @description The headers that a script in a browser may read.
          * @example ETag, Link, Location, Retry-After, X-Request-ID
          */
         "Access-Control-Expose-Headers": string;
         /**
-         * @description Only the client itself may keep the answer, and asks again before it uses it.
+         * @description Only a private cache may store the response, and must revalidate it before each use.
          * @example private, no-cache
          */
         "Cache-Control": "private, no-cache";
         /**
-         * @description Names this state of the thing, for `If-None-Match` and `If-Match` (RFC 9110). Strong.
+         * @description A strong validator (RFC 9110) of what is returned, for `If-None-Match` and `If-Match`.
          * @example "02def7a5600120e560837ba6"
          */
         ETag: string;
         /**
-         * @description After how many seconds it is worth trying again.
+         * @description The number of seconds to wait before a retry.
          * @example 1
          */
         "Retry-After": number;
-        /** @description How to authenticate (RFC 6750). */
+        /** @description The authentication scheme, and what is wrong with the token (RFC 6750). */
         "WWW-Authenticate": string;
-        /**
-         * @description The methods that the path has.
-         * @example DELETE, GET, HEAD, OPTIONS, PATCH
-         */
-        Allow: string;
     };
     pathItems: never;
 }
@@ -453,27 +468,27 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description How many users a page has at most; the answer tells the next page.
+                 * @description The maximum number of users in the response. `data.next` then has the URL of the next page.
                  * @example 1
                  */
                 limit?: number;
                 /**
-                 * @description The position that a page starts after, as it stands in `data.next` of the page before. Opaque.
+                 * @description An opaque cursor from `data.next` of the previous page. The page starts after it.
                  * @example WyIyMDI2LTExLTIyVDE2OjEzOjUxLjQ4MjkxM1oiLDJd.T2ns7plu7q4kxBvuBGUyEItYsu8
                  */
                 after?: string;
                 /**
-                 * @description Only the user with this address, whatever its letter case.
+                 * @description Only the user with this email. Letter case is ignored.
                  * @example Michael@RealPython.com
                  */
                 email?: components["schemas"]["Storable"];
                 /**
-                 * @description Only the users with exactly this name.
+                 * @description Only the users with exactly this username.
                  * @example michael
                  */
                 username?: components["schemas"]["Storable"];
                 /**
-                 * @description Only the users who are active, or only those who are not.
+                 * @description Only the active users (`true`), or only the others (`false`).
                  * @example false
                  */
                 active?: boolean;
@@ -496,7 +511,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The users, or `[]` where nobody matches. */
+            /** @description The users, or `[]` if no user matches. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -504,7 +519,7 @@ export interface operations {
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     "Cache-Control": components["headers"]["Cache-Control"];
                     /**
-                     * @description The page that follows, while there is one, with `rel="next"` (RFC 8288). As `data.next`.
+                     * @description The URL of the next page, as in `data.next`, with `rel="next"` (RFC 8288). The last page has none.
                      * @example </users?limit=1&after=WyIyMDI2LTExLTIyVDE2OjEzOjUxLjQ4MjkxM1oiLDJd.T2ns7plu7q4kxBvuBGUyEItYsu8>; rel="next"
                      */
                     Link?: string;
@@ -514,7 +529,7 @@ export interface operations {
                     "application/json": components["schemas"]["UsersAnswer"];
                 };
             };
-            /** @description Parameters of the query are wrong. */
+            /** @description A query parameter is wrong, or `Host` is not trusted. */
             400: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -546,7 +561,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The user was added, and is stored. */
+            /** @description The user is stored. */
             201: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -555,7 +570,7 @@ export interface operations {
                     "Cache-Control": components["headers"]["Cache-Control"];
                     ETag: components["headers"]["ETag"];
                     /**
-                     * @description The user's URL.
+                     * @description The URL of the user.
                      * @example /users/3
                      */
                     Location: string;
@@ -570,7 +585,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description The body is wrong, or the address belongs to a user already, in whatever letter case. */
+            /** @description The body is wrong, a user with this email already exists, or `Host` is not trusted. */
             400: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -595,14 +610,14 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the copy that the client has. If it is the newest, the answer is 304, without a body.
+                 * @description The `ETag` of the copy that the client has. If that copy is current, the service returns 304 without a body.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
                 /**
-                 * @description The user's `id`. What is no number answers 404, as a number does that nobody has.
+                 * @description The `id` of the user. Anything but a number returns 404, as an unknown `id` does.
                  * @example 1
                  */
                 user_id: number;
@@ -626,6 +641,7 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            400: components["responses"]["UntrustedHost"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoUser"];
@@ -638,14 +654,15 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the user as the client has seen him. If he has changed since, nothing is done (412).
+                 * @description The `ETag` of the user as last read. If the user has changed since then, the service returns 412 and changes
+                 *     nothing.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-Match"?: components["parameters"]["If-Match"];
             };
             path: {
                 /**
-                 * @description The user's `id`. What is no number answers 404, as a number does that nobody has.
+                 * @description The `id` of the user. Anything but a number returns 404, as an unknown `id` does.
                  * @example 1
                  */
                 user_id: number;
@@ -654,7 +671,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The user is gone. */
+            /** @description The user was removed. */
             204: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -665,6 +682,7 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["UntrustedHost"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoUser"];
@@ -678,14 +696,15 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the user as the client has seen him. If he has changed since, nothing is done (412).
+                 * @description The `ETag` of the user as last read. If the user has changed since then, the service returns 412 and changes
+                 *     nothing.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-Match"?: components["parameters"]["If-Match"];
             };
             path: {
                 /**
-                 * @description The user's `id`. What is no number answers 404, as a number does that nobody has.
+                 * @description The `id` of the user. Anything but a number returns 404, as an unknown `id` does.
                  * @example 1
                  */
                 user_id: number;
@@ -699,7 +718,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The user as changed; when the body names no field, as he was. */
+            /** @description The user after the change. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -713,7 +732,7 @@ export interface operations {
                     "application/json": components["schemas"]["UserAnswer"];
                 };
             };
-            /** @description The body is wrong, or the address belongs to another user already. */
+            /** @description The body is wrong, another user has this email, or `Host` is not trusted. */
             400: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -744,7 +763,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is. */
+            /** @description The service is alive. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -762,6 +781,7 @@ export interface operations {
                     };
                 };
             };
+            400: components["responses"]["UntrustedHost"];
         };
     };
     health: {
@@ -773,7 +793,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is. */
+            /** @description The service is ready. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -787,12 +807,13 @@ export interface operations {
                         /** @constant */
                         status: "success";
                         data: {
-                            /** @description How long the database took to answer, in milliseconds. */
+                            /** @description The response time of the database, in milliseconds. */
                             database_ms: number;
                         };
                     };
                 };
             };
+            400: components["responses"]["UntrustedHost"];
             503: components["responses"]["Unavailable"];
         };
     };
@@ -805,7 +826,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The figures in the text format of Prometheus. */
+            /** @description The metrics in the text format of Prometheus. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
@@ -818,8 +839,22 @@ export interface operations {
                     "text/plain": string;
                 };
             };
+            400: components["responses"]["UntrustedHost"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            /** @description Metrics are off. */
+            404: {
+                headers: {
+                    "X-Request-ID": components["headers"]["X-Request-ID"];
+                    "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                    "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
         };
     };
     openapi: {
@@ -827,7 +862,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the copy that the client has. If it is the newest, the answer is 304, without a body.
+                 * @description The `ETag` of the copy that the client has. If that copy is current, the service returns 304 without a body.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
@@ -837,14 +872,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The document; the media type is that of RFC 9512. */
+            /** @description The document. RFC 9512 defines its media type. */
             200: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -855,14 +890,14 @@ export interface operations {
                     "application/yaml": Record<string, never>;
                 };
             };
-            /** @description The copy that the client has is the newest. */
+            /** @description The copy of the client is current. */
             304: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -871,6 +906,7 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["UntrustedHost"];
         };
     };
     docs: {
@@ -878,7 +914,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the copy that the client has. If it is the newest, the answer is 304, without a body.
+                 * @description The `ETag` of the copy that the client has. If that copy is current, the service returns 304 without a body.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
@@ -895,7 +931,7 @@ export interface operations {
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -906,14 +942,14 @@ export interface operations {
                     "text/html": string;
                 };
             };
-            /** @description The copy that the client has is the newest. */
+            /** @description The copy of the client is current. */
             304: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -922,6 +958,7 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["UntrustedHost"];
         };
     };
     docsAsset: {
@@ -929,14 +966,14 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The `ETag` of the copy that the client has. If it is the newest, the answer is 304, without a body.
+                 * @description The `ETag` of the copy that the client has. If that copy is current, the service returns 304 without a body.
                  * @example "02def7a5600120e560837ba6"
                  */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
                 /**
-                 * @description The file's name.
+                 * @description The name of the file.
                  * @example swagger-ui.css
                  */
                 name: "docs.css" | "docs.js" | "favicon-32x32.png" | "swagger-ui-bundle.js" | "swagger-ui.css";
@@ -952,7 +989,7 @@ export interface operations {
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -965,14 +1002,14 @@ export interface operations {
                     "text/javascript": string;
                 };
             };
-            /** @description The copy that the client has is the newest. */
+            /** @description The copy of the client is current. */
             304: {
                 headers: {
                     "X-Request-ID": components["headers"]["X-Request-ID"];
                     "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
                     "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
                     /**
-                     * @description A copy may be kept, and is asked for with `If-None-Match` before it is used.
+                     * @description A cache may store the response, and must revalidate it (`If-None-Match`) before each use.
                      * @example no-cache
                      */
                     "Cache-Control": "no-cache";
@@ -981,6 +1018,7 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["UntrustedHost"];
             404: components["responses"]["UnknownPath"];
         };
     };

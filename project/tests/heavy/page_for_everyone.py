@@ -9,7 +9,7 @@ from itertools import pairwise
 from playwright.sync_api import Locator, expect
 
 from project.tests.support.page_case import MOMENT, NARROW, PHONE, PageTestCase, ann, some_users
-from project.tests.processes import TOKEN
+from project.tests.support.servers import TOKEN
 
 LONG = {'username': 'W' * 128, 'email': f'{"w" * 64}@{"w" * 51}.example.com'}
 LUMINANCES = """

@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Locator, Route, expect
 
 from project.tests.support import browsing
-from project.tests.processes import TOKEN
+from project.tests.support.servers import TOKEN
 
 AXE = browsing.CLIENT / 'node_modules' / 'axe-core' / 'axe.min.js'
 MOMENT = datetime(2026, 11, 22, 16, 13, 51, 482913, UTC)
