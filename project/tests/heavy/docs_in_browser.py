@@ -140,9 +140,9 @@ class DocsInBrowserTest(unittest.TestCase):
         self.page.goto(f'{self.site}/docs')
         self.page.locator('.opblock').first.wait_for()
         color = "getComputedStyle(document.querySelector('.swagger-ui')).color.match(/[0-9]+/g).map(Number)"
-        self.assertGreater(min(self.page.evaluate(color)), 200)
+        self.page.wait_for_function(f'() => Math.min(...{color}) > 200')
         self.page.emulate_media(color_scheme='light')
-        self.assertLess(max(self.page.evaluate(color)), 100)
+        self.page.wait_for_function(f'() => Math.max(...{color}) < 100')
         self.assert_quiet()
 
     def test_page_works_behind_the_path_of_a_proxy(self):

@@ -104,16 +104,21 @@ class ListTests(PageTestCase):
         old = self.table.locator('time').nth(1)
         expect(old).to_have_attribute('datetime', '2026-11-22T16:13:51.482Z')
         expect(old).to_have_attribute('data-exact', '23 Nov 2026, 01:13:51 GMT+9')
-        visibility = "element => getComputedStyle(element, '::after').visibility"
-        self.assertEqual(old.evaluate(visibility), 'hidden')
+
+        def wait_for(visibility):
+            """Wait until the exact time is visible, or hidden."""
+            shown = "([element, wanted]) => getComputedStyle(element, '::after').visibility === wanted"
+            self.page.wait_for_function(shown, arg=[old.element_handle(), visibility])
+
+        wait_for('hidden')
         old.hover()
-        self.assertEqual(old.evaluate(visibility), 'visible')
+        wait_for('visible')
         self.searchbox.hover()
-        self.assertEqual(old.evaluate(visibility), 'hidden')
+        wait_for('hidden')
         self.names.first.focus()
         self.page.keyboard.press('ArrowDown')
         expect(self.names.nth(1)).to_be_focused()
-        self.assertEqual(old.evaluate(visibility), 'visible')
+        wait_for('visible')
 
 
 class SearchTests(PageTestCase):
