@@ -71,9 +71,13 @@ class deadline:  # noqa: N801, used like a function
         _end.reset(self._token)
 
 
-def remaining_seconds() -> float:
-    """Return how long the next database call may take."""
-    return min(_end.get() - time.monotonic(), CALL_SECONDS)
+def end_of_call() -> float:
+    """Return when the next database call must end, on the monotonic clock.
+
+    Outside of a deadline, as in commands, it need not end.
+    """
+    end = _end.get()
+    return min(end, time.monotonic() + CALL_SECONDS) if end < math.inf else end
 
 
 def wait(connection: Any) -> None:

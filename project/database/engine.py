@@ -100,15 +100,15 @@ def _begin_immediate(connection: Connection) -> None:
     A transaction that reads first and writes later could not wait for its turn: SQLite fails it at once.
     SQLite's own ``busy_timeout`` would block the thread, and with it all requests of a gevent worker.
     """
-    with connecting.deadline(connecting.CALL_SECONDS) as end:
-        while time.monotonic() < end:
-            try:
-                connection.exec_driver_sql('BEGIN IMMEDIATE')
-                return
-            except OperationalError as error:
-                if not isinstance(translate(error), RolledBack):
-                    raise
-            time.sleep(SQLITE_PAUSE)
+    end = connecting.end_of_call()
+    while time.monotonic() < end:
+        try:
+            connection.exec_driver_sql('BEGIN IMMEDIATE')
+            return
+        except OperationalError as error:
+            if not isinstance(translate(error), RolledBack):
+                raise
+        time.sleep(SQLITE_PAUSE)
     raise DeadlineExceeded
 
 

@@ -3,6 +3,7 @@
 import socket
 import sqlite3
 import tempfile
+import time
 import unittest
 from unittest import mock
 
@@ -49,6 +50,22 @@ class SQLiteTest(unittest.TestCase):
             response = self.app.test_client().post('/users', json={'username': 'a', 'email': 'a@example.com'})
         self.assertEqual(response.status_code, 201)
         sleep.assert_called_once()
+
+    def test_command_waits_for_the_write_lock_as_long_as_it_takes(self):
+        other = sqlite3.connect(self.file, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute('BEGIN IMMEDIATE')
+        pause = time.sleep
+
+        def release(_):
+            pause(0.05)
+            other.execute('ROLLBACK')
+
+        self.enterContext(mock.patch.object(connecting, 'CALL_SECONDS', 0.01))
+        with mock.patch('project.database.engine.time.sleep', side_effect=release):
+            db.session.add(User('a', 'a@example.com'))
+            db.session.commit()
+        self.assertEqual(db.session.query(User).count(), 1)
 
 
 def sqlite_error(code, text='secret'):

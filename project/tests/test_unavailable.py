@@ -1,5 +1,6 @@
 """A database that is unavailable, over HTTP: a fake server freezes, closes connections and rejects statements."""
 
+import math
 import socket
 import threading
 import time
@@ -279,4 +280,10 @@ class DeadlineTest(BaseTestCase):
             self.assertEqual(inner, outer)
         with connecting.deadline(2) as outer, connecting.deadline(1) as inner:
             self.assertLess(inner, outer)
-        self.assertEqual(connecting.remaining_seconds(), connecting.CALL_SECONDS)
+
+    def test_call_within_a_deadline_ends_by_it_and_others_need_not_end(self):
+        self.assertEqual(connecting.end_of_call(), math.inf)
+        with connecting.deadline(1) as end:
+            self.assertEqual(connecting.end_of_call(), end)
+        with connecting.deadline(60) as end:
+            self.assertLess(connecting.end_of_call(), end)
