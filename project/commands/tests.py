@@ -57,6 +57,7 @@ class Cov(ContextFreeCommand):
         result = importlib.import_module(__name__).run_tests([])
         measured.stop()
         measured.save()
+        measured.combine()  # with what processes of the tests have measured
         missed = measured.report(show_missing=True, skip_covered=True) < 100
         measured.html_report()
         print(f'HTML: {ROOT / "htmlcov" / "index.html"}')

@@ -155,6 +155,22 @@ class BatchingTest(unittest.TestCase):
         self.assertEqual(len({id(error) for error in errors}), 3)
         self.assertEqual(self.batcher.running, 0)
 
+    def test_exception_that_cannot_be_copied_is_raised_in_one_call_only(self):
+        class Uncopyable(Exception):  # noqa: N818
+            def __init__(self, first, second):
+                super().__init__()
+
+        def fail(items):
+            raise Uncopyable(1, 2)
+
+        self.hold_a_batch()
+        waiting = [self.call(name) for name in 'ab']
+        self.function.released.release()
+        self.running()
+        self.function.outcomes = fail
+        self.function.released.release()
+        self.assertEqual({type(caller.ended().error) for caller in waiting}, {Uncopyable, Unavailable})
+
     def test_outcome_that_is_an_exception_is_raised_in_its_call_only(self):
         self.hold_a_batch()
         good, bad = self.call('good'), self.call('bad')

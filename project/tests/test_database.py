@@ -9,12 +9,14 @@ from unittest import mock
 
 import psycopg2
 from sqlalchemy import insert
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from project import db
 from project.api.models import User
 from project.database import connecting, errors
+from project.database.functions import folded, unindexed
 from project.tests.base import dispose, make_app
 
 
@@ -66,6 +68,24 @@ class SQLiteTest(unittest.TestCase):
             db.session.add(User('a', 'a@example.com'))
             db.session.commit()
         self.assertEqual(db.session.query(User).count(), 1)
+
+    def test_file_that_cannot_be_written_is_a_503(self):
+        read_only = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///file:{self.file}?mode=ro&uri=true')
+        self.addCleanup(dispose, read_only)
+        with self.assertLogs(read_only.logger):
+            response = read_only.test_client().post('/users', json={'username': 'a', 'email': 'a@example.com'})
+        self.assertEqual(response.status_code, 503)
+
+
+class FunctionsTest(unittest.TestCase):
+    def test_functions_are_spelled_for_each_database(self):
+        for function, dialect, expected in (
+            (folded, postgresql, 'lower(users.email COLLATE "C")'),
+            (folded, sqlite, 'lower(users.email)'),
+            (unindexed, postgresql, 'users.email'),
+            (unindexed, sqlite, '+users.email'),
+        ):
+            self.assertEqual(str(function(User.email).compile(dialect=dialect.dialect())), expected)
 
 
 def sqlite_error(code, text='secret'):

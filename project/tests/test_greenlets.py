@@ -1,21 +1,38 @@
 """The database package under gevent, in a process of its own."""
 
+import os
 import subprocess
 import sys
 import unittest
 
 from project.tests.base import ROOT
 
-# Before the project is imported, as in gunicorn's workers.
-PATCHED = 'from gevent import monkey; monkey.patch_all(); import unittest; unittest.main("{}")'
+# gevent patches before the project is imported, as in gunicorn's workers.
+PATCHED = """
+import os
+if 'COVERAGE_PROCESS_START' in os.environ:
+    import coverage
+    coverage.process_startup()
+from gevent import monkey
+monkey.patch_all()
+import unittest
+unittest.main('project.tests.support.in_greenlets')
+"""
 
 
 class GreenletsTest(unittest.TestCase):
     def test_batcher_and_socket_waits_work_in_greenlets(self) -> None:
-        """Run the tests of support/in_greenlets.py."""
+        """Run the tests of support/in_greenlets.py; ``manage.py cov`` adds the lines that they run."""
+        environ = dict(os.environ)
+        if 'coverage' in sys.modules:
+            environ |= {
+                'COVERAGE_PROCESS_START': str(ROOT / 'pyproject.toml'),
+                'COVERAGE_FILE': str(ROOT / '.coverage.greenlets'),
+            }
         ended = subprocess.run(
-            [sys.executable, '-W', 'error', '-c', PATCHED.format('project.tests.support.in_greenlets')],
+            [sys.executable, '-W', 'error', '-c', PATCHED],
             cwd=ROOT,
+            env=environ,
             capture_output=True,
             text=True,
             timeout=60,

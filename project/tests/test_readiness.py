@@ -3,8 +3,9 @@
 from unittest import mock
 
 from sqlalchemy import Column, Integer, Table, text
+from sqlalchemy.exc import DBAPIError
 
-from project import db
+from project import db, readiness
 from project.database import Database
 from project.database.errors import CircuitOpen
 from project.tests.test_migrations import HEAD, MigrationTestCase
@@ -108,6 +109,19 @@ class ReadinessTest(MigrationTestCase):
                 wrong.return_value = text(statement)
                 with self.assertLogs(self.app.logger):
                     self.assertEqual(self.client.get('/users').status_code, 500)
+
+    def test_error_of_a_session_in_an_added_view_names_the_command_too(self):
+        @self.app.get('/added')
+        def added():
+            return {'count': db.session.execute(text('SELECT count(*) FROM users')).scalar_one()}
+
+        self.assert_not_ready(UPGRADE, [('GET', '/added')])
+        db.session.remove()
+        self.upgrade()
+        self.assertEqual(self.client.get('/added').json, {'count': 0})
+
+    def test_wrong_statement_of_a_command_is_an_error(self):
+        self.assertRaises(DBAPIError, readiness.read_patiently, text('SELECT'))
 
     def test_database_that_is_lost_while_the_schema_is_looked_at_is_unavailable(self):
         lost = mock.patch('project.readiness.inspect_schema', side_effect=CircuitOpen)

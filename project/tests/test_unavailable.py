@@ -4,7 +4,10 @@ import math
 import socket
 import threading
 import time
+import unittest
 from unittest import mock
+
+import psycopg2
 
 from project.database import connecting
 from project.database.breaker import OPEN_SECONDS
@@ -184,6 +187,38 @@ class UnavailableTest(BaseTestCase):
                 self.assertEqual(in_use(), 0)
             self.server.reject = None
 
+    def test_write_is_never_the_probe(self):
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW)
+        for status in (503, 201):
+            with self.subTest(status=status), mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
+                self.get()
+                time.sleep(OPEN_SECONDS)
+                if status == 201:
+                    thawed.set()
+                self.server.statements.clear()
+                self.assertEqual(self.post(), status)
+                self.assertEqual(self.server.statements[0], 'SELECT 1')
+                self.assertEqual(len(self.server.statements), 1 if status == 503 else 2)
+
+    def test_long_list_is_read_through_a_cursor_in_one_transaction(self):
+        self.enterContext(mock.patch('project.api.users.STREAM_ROWS', 1))
+        parts = [rows(ROW), rows(ROW)]
+
+        def respond(sql):
+            if sql.startswith('FETCH'):
+                return parts.pop() if parts else rows()
+            return rows(ROW, ROW) if sql.startswith('SELECT') else rows()
+
+        self.server.respond = respond
+        self.assertEqual(len(self.service.get('/users').json['data']['users']), 2)
+        kinds = [sql.split()[0] for sql in self.server.statements]
+        self.assertEqual(kinds, ['SELECT', 'SET', 'DECLARE', *['FETCH'] * 3, 'CLOSE'])
+        self.assertIn('idle_in_transaction_session_timeout', self.server.statements[1])
+        parts[:] = [error('58030')]
+        self.assertEqual(self.get('/users'), 503)
+
     def test_health_checks_that_wait_share_a_connection(self):
         held = threading.Event()
         self.addCleanup(held.set)
@@ -236,12 +271,17 @@ class HostsTest(BaseTestCase):
         for server in self.servers:
             server.respond = lambda sql: rows(ROW)
         connecting._timed_out.clear()
+        self.enterContext(mock.patch.object(self.app.logger, 'disabled', True))
         self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.5))
 
     def get(self):
-        """Return the status of a request of a new service that knows all servers."""
+        """Return the response to a request to a new service that knows all servers."""
+        return self.client_of(SQLALCHEMY_DATABASE_URI=self.url()).get('/users/7')
+
+    def url(self):
+        """Return the URL with the hosts of all servers."""
         hosts = '&'.join(f'host=127.0.0.1:{server.port}' for server in self.servers)
-        return self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@/users?{hosts}&sslmode=disable').get('/users/7')
+        return f'postgres://u:p@/users?{hosts}&sslmode=disable'
 
     def test_first_host_that_accepts_is_taken(self):
         self.assertEqual(self.get().status_code, 200)
@@ -259,6 +299,18 @@ class HostsTest(BaseTestCase):
         self.assertEqual(self.get().status_code, 200)
         self.assertEqual([server.connected for server in self.servers], [1, 2, 0])
 
+    def test_timeout_of_one_host_counts_more_than_the_rejection_of_another(self):
+        self.servers[0].frozen = True
+        for server in self.servers[1:]:
+            server.reject = fatal('57P03')
+        service = self.client_of(SQLALCHEMY_DATABASE_URI=self.url())
+        self.assert_failure(service.get('/users/7'), 503)
+        self.assertTrue(service.application.extensions['database'].breaker.is_open)
+
+    def test_socket_that_does_not_exist_is_a_503(self):
+        client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres:///users?host=/nowhere')
+        self.assert_failure(client.get('/users/7'), 503)
+
     def test_no_host_at_all_is_a_503(self):
         for server in self.servers:
             server.reject = fatal('57P03')
@@ -272,6 +324,17 @@ class HostsTest(BaseTestCase):
             with self.subTest(), mock.patch('socket.getaddrinfo', side_effect=look_up):
                 self.assert_failure(client.get('/users/7'), 503)
             time.sleep(OPEN_SECONDS)
+
+
+class IdleConnectionTest(unittest.TestCase):
+    def test_connection_that_either_side_has_closed_is_stale(self):
+        for close in ('close', 'server'):
+            with self.subTest(close=close), FakePostgres() as server:
+                connection = psycopg2.connect(server.url)
+                self.assertFalse(connecting.is_stale(connection))
+                connection.close() if close == 'close' else server.close_connections()
+                wait_until(lambda connection=connection: connecting.is_stale(connection), SLACK_SECONDS, 'it is stale')
+                connection.close()
 
 
 class DeadlineTest(BaseTestCase):

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from project import db
@@ -277,6 +278,19 @@ class AddUserTest(BaseTestCase):
         self.add_user(email='1@example.com')
         self.add_user(email='2@example.com')
         self.assertEqual(self.count_users(), 2)
+
+    def test_duplicate_that_only_the_database_knows_of_is_a_500(self):
+        with db.engine.begin() as connection:
+            connection.execute(text('CREATE UNIQUE INDEX by_hand ON users (username)'))
+        self.addCleanup(self.drop_index)
+        self.add_user()
+        with self.assertLogs(self.app.logger):
+            response = self.client.post('/users', json=ANN | {'email': 'other@example.com'})
+        self.assert_failure(response, 500, 'Internal Server Error')
+
+    def drop_index(self):
+        with db.engine.begin() as connection:
+            connection.execute(text('DROP INDEX by_hand'))
 
     def test_database_itself_rejects_a_duplicate(self):
         db.session.add_all([User('ann', 'ann@example.com'), User('ann', 'ANN@example.com')])
