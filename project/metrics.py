@@ -61,12 +61,12 @@ def finish_on_close(response: Response) -> Response:
     """Count a request when its response has been sent. For a stream, that is long after the view has returned."""
     route = request.url_rule.rule if request.url_rule else 'unmatched'
     method = request.method if request.method in METHODS else 'OTHER'
-    started = g.started
+    started, connections_in_use = g.started, database.connections_in_use  # not available without an app context
 
     @response.call_on_close
     def finish() -> None:
         IN_FLIGHT.dec()
-        POOL_IN_USE.set(database.connections_in_use())
+        POOL_IN_USE.set(connections_in_use())
         SECONDS.labels(route, method).observe(time.perf_counter() - started)
         REQUESTS.labels(route, method, response.status_code).inc()
 

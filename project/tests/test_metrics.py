@@ -6,6 +6,7 @@ import psycopg2
 from sqlalchemy.exc import OperationalError
 
 from project.tests.base import BaseTestCase
+from project.tests.support.concurrency import Request
 
 
 class MetricsTest(BaseTestCase):
@@ -18,7 +19,7 @@ class MetricsTest(BaseTestCase):
         return self.metered.open(path, method=method, buffered=True)
 
     def value(self, line):
-        """The number behind ``line``; 0 when it is not there."""
+        """Return the number of a metric; 0 when the metric does not exist."""
         text = self.request('/metrics').text
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(f'{line} ')), 0)
 
@@ -42,6 +43,13 @@ class MetricsTest(BaseTestCase):
         text = self.request('/metrics').text
         self.assertNotIn('made-up', text)
         self.assertNotIn('MADEUP', text)
+
+    def test_request_is_counted_after_its_context_has_ended(self):
+        counted = 'users_http_requests_total{method="GET",route="/users",status="200"}'
+        before = self.value(counted)
+        # In a thread there is no other app context, as under gunicorn.
+        self.assertEqual(Request(self.metered.application, 'GET', '/users').ended().status_code, 200)
+        self.assertEqual(self.value(counted), before + 1)
 
     def test_nothing_stays_in_flight_or_in_use(self):
         before = self.value('users_http_requests_in_flight')
