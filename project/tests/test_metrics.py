@@ -48,7 +48,7 @@ class MetricsTest(BaseTestCase):
         counted = 'users_http_requests_total{method="GET",route="/users",status="200"}'
         before = self.value(counted)
         # In a thread there is no other app context, as under gunicorn.
-        self.assertEqual(Request(self.metered.application, 'GET', '/users').ended().status_code, 200)
+        self.assertEqual(Request(self.metered.application, 'GET', '/users', buffered=True).ended().status_code, 200)
         self.assertEqual(self.value(counted), before + 1)
 
     def test_nothing_stays_in_flight_or_in_use(self):
