@@ -1,16 +1,20 @@
 """Which database an app uses: the one that its settings name, except that tests never use that of the service."""
 
 import os
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import psycopg2
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
+from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from project import config
+from project.database import libpq
 from project.database.engine import configure
 
 if TYPE_CHECKING:
@@ -24,8 +28,11 @@ if TYPE_CHECKING:
         # SQLAlchemy's FromClause allows for models of a SELECT. All models of this service have a table.
         __table__: ClassVar[Table]  # pyright: ignore[reportIncompatibleVariableOverride]
 
+LOCAL = ('', '127.0.0.1', '::1')
+# Several hosts, or an encoded host such as a folder of Unix sockets, before the path.
+LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*[,%][^/?@]*(?:[/?].*)?)', re.DOTALL)
 
-_replacements: dict[Hashable, URL] = {}  # the test database, by the place of each database that tests must not use
+_replacements: dict[Hashable, URL] = {}  # the test database, by each place of a database that tests must not use
 
 
 def engine_url(settings: Mapping[str, Any]) -> URL:
@@ -36,7 +43,8 @@ def engine_url(settings: Mapping[str, Any]) -> URL:
     """
     variable = 'DATABASE_TEST_URL' if settings['TESTING'] else 'DATABASE_URL'
     url = parse(settings['SQLALCHEMY_DATABASE_URI'], variable)
-    return _replacements.get(place(url), url) if _replacements else url
+    tests = [_replacements[place] for place in places(url) if place in _replacements] if _replacements else []
+    return tests[0] if tests else url
 
 
 def use_test_settings() -> None:
@@ -50,31 +58,37 @@ def use_test_settings() -> None:
     test_url = parse(config.TestingConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL')
     for settings in (config.BaseConfig, config.default_settings()):
         if not settings.TESTING:
-            used = place(parse(settings.SQLALCHEMY_DATABASE_URI, 'DATABASE_URL'))
-            if used == place(test_url):
+            used = places(parse(settings.SQLALCHEMY_DATABASE_URI, 'DATABASE_URL'))
+            if used & places(test_url):
                 raise config.SettingsError(
                     'DATABASE_TEST_URL names the database of DATABASE_URL, whose users the tests would delete; '
                     'set it to another database.'
                 )
-            _replacements[used] = test_url
+            _replacements.update(dict.fromkeys(used, test_url))
     os.environ['APP_SETTINGS'] = 'project.config.TestingConfig'
 
 
-def place(url: URL) -> Hashable:
-    """Return a value that is equal for two URLs of one database, whoever logs in and with what options.
+def places(url: URL) -> frozenset[Hashable]:
+    """Return values of which two URLs of one database share at least one, whoever logs in and with what options.
+
+    For PostgreSQL they are made of what libpq would take from the URL, a service file and the ``PG*`` variables.
 
     :param url: as :func:`parse` returns it.
     """
     if url.get_backend_name() == 'sqlite':
-        return (Path(__file__).parents[1] / 'instance' / str(url.database)).resolve()
-    settings = url.get_dialect()().create_connect_args(url)[1]
-    hosts, ports = (str(settings.get(name) or '').split(',') for name in ('host', 'port'))
-    local = {'', '127.0.0.1', '::1'}
-    servers = {
-        ('localhost' if host in local else host.lower(), port or '5432')
-        for host, port in zip(hosts, ports * len(hosts), strict=False)
-    }
-    return frozenset(servers), settings.get('dbname')
+        return frozenset([(Path(__file__).parents[1] / 'instance' / str(url.database)).resolve()])
+    parameters = libpq.parameters(connect_arguments(url))
+    found: set[Hashable] = set()
+    for server in libpq.servers(parameters):
+        for name in {server.host, server.hostaddr} - {''} or {''}:
+            host = 'localhost' if name in LOCAL or name.startswith(('/', '@')) else name.lower()
+            found.add((host, server.port or '5432', parameters['dbname']))
+    return frozenset(found)
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """Return what SQLAlchemy passes to ``psycopg2.connect()`` for a URL of PostgreSQL."""
+    return url.get_dialect()().create_connect_args(url)[1]
 
 
 def parse(text: str | URL, variable: str) -> URL:
@@ -86,16 +100,39 @@ def parse(text: str | URL, variable: str) -> URL:
     :raises project.config.SettingsError: it is no URL, or not one of a PostgreSQL database or an SQLite file.
     """
     try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
+        libpq_only = LIBPQ_ONLY.fullmatch(text) if isinstance(text, str) else None
+        url = _from_libpq(libpq_only[1]) if libpq_only else make_url(text)
+    except (ArgumentError, ValueError, psycopg2.Error):
         raise config.SettingsError(f'{variable} is no URL such as postgres://user:password@host:5432/users') from None
     if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
-        return url.set(drivername='postgresql+psycopg2')
+        url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
+        try:
+            libpq.servers(libpq.parameters(connect_arguments(url)))
+        except (ArgumentError, psycopg2.Error) as error:
+            raise config.SettingsError(f'{variable} cannot be used: {str(error).strip()}.') from None
+        return url
     if url.drivername in ('sqlite', 'sqlite+pysqlite') and url.database not in (None, '', ':memory:'):
         return url
     raise config.SettingsError(
         f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
     )
+
+
+def _from_libpq(rest: str) -> URL:
+    """Return the URL for one that libpq reads, without its scheme, and SQLAlchemy does not."""
+    query: dict[str, str] = parse_dsn(f'postgresql{rest}')
+    return URL.create('postgresql', query=query)
+
+
+def _without_query_fields(url: URL) -> URL:
+    """Return ``url`` with the user, the password and the database in their usual places, where a password is hidden."""
+    query = dict(url.query)
+    fields = {
+        'username': query.pop('user', url.username),
+        'password': query.pop('password', url.password),
+        'database': query.pop('dbname', url.database),
+    }
+    return url.set(query=query, **fields)
 
 
 class GuardedSQLAlchemy(SQLAlchemy):

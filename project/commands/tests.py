@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from project import config, create_app, database_urls, db
 from project.commands.script_compat import Command, Option
+from project.database import libpq
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / 'project' / 'tests'
@@ -124,9 +125,9 @@ def _exists(url: URL) -> bool:
 
 def _createdb(url: URL) -> str:
     """Return the command line that creates the database of ``url``."""
-    settings = url.get_dialect()().create_connect_args(url)[1]
+    settings = libpq.parameters(database_urls.connect_arguments(url))
     options = [
-        f'{option} {shlex.quote(str(settings[name]))}'
+        f'{option} {shlex.quote(settings[name])}'
         for option, name in (('-h', 'host'), ('-p', 'port'), ('-U', 'user'))
         if settings.get(name)
     ]

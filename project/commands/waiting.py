@@ -6,7 +6,8 @@ import time
 
 from sqlalchemy.exc import OperationalError
 
-from project import db
+from project import database_urls, db
+from project.database import libpq
 
 WAIT_SECONDS = 30
 # The connection errors that are temporary. libpq gives no code for them. A server whose lc_messages is not English
@@ -23,11 +24,12 @@ def place() -> str:
     url = db.engine.url
     if db.engine.dialect.name == 'sqlite':
         return str(url.database)
-    settings = db.engine.dialect.create_connect_args(url)[1]
-    hosts = str(settings.get('host') or 'the default host').split(',')
-    ports = str(settings.get('port') or 5432).split(',')
-    servers = (f'{host}:{port}' for host, port in zip(hosts, ports * len(hosts), strict=False))
-    return f'{settings.get("dbname") or "the default database"} at {", ".join(servers)}'
+    parameters = libpq.parameters(database_urls.connect_arguments(url))
+    servers = (
+        f'{server.host or server.hostaddr or "the default host"}:{server.port or 5432}'
+        for server in libpq.servers(parameters)
+    )
+    return f'{parameters["dbname"]} at {", ".join(servers)}'
 
 
 def wait_for_database() -> None:

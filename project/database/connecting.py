@@ -5,6 +5,7 @@ callback below waits for the socket, at most until the innermost :class:`deadlin
 """
 
 import math
+import random
 import select
 import socket
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+
+from project.database import libpq
 
 CALL_SECONDS = 3.0  # for one database call
 CONNECT_SECONDS = 1.0  # for one address of a database host to accept a connection
@@ -47,6 +50,10 @@ else:
 
 class TimedOut(psycopg2.OperationalError):
     """The database did not respond in time. The connection is closed, and the outcome of the statement is unknown."""
+
+
+class Unreadable(psycopg2.OperationalError):
+    """The server sent something that psycopg2 cannot read, such as a message that is not UTF-8."""
 
 
 class deadline:  # noqa: N801, used like a function
@@ -117,45 +124,61 @@ def is_stale(connection: Any) -> bool:
 
 
 _resolver = ThreadPoolExecutor(4, 'resolver')
-_timed_out: dict[tuple[str, str, str], float] = {}  # when connecting to an address last timed out, by the address
+_timed_out: dict[libpq.Server, float] = {}  # when connecting to an address last timed out, by the address
 
 
 def connect(arguments: dict[str, Any]) -> Any:
-    """Connect to the first address of the URL's hosts that accepts, each within its own deadline.
+    """Connect to the first address of the database's hosts that accepts, each within its own deadline.
 
-    :param arguments: psycopg2's; ``host`` and ``port`` may be lists separated by commas, as libpq has them.
+    The hosts are those that libpq would take: from the URL, a service file or its variables. Of libpq's parameters
+    ``connect_timeout`` is not in force.
+
+    :param arguments: psycopg2's.
     :returns: the psycopg2 connection.
-    :raises psycopg2.OperationalError: the error of the last address, or of one that timed out.
+    :raises psycopg2.Error: the error of the last address, or of one that timed out.
     """
-    hosts = (arguments.get('host') or '').split(',')
-    ports = str(arguments.get('port') or '').split(',')
-    error = psycopg2.OperationalError('no host of the database has an address')
-    addresses: list[tuple[str, str, str]] = []
-    for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True):
+    parameters = libpq.parameters(arguments)
+    error: psycopg2.Error = psycopg2.OperationalError('no host of the database has an address')
+    addresses: list[libpq.Server] = []
+    for server in libpq.servers(parameters):
         try:
-            addresses += [(host, port, address) for address in _resolve(host)]
+            addresses += [server._replace(hostaddr=address) for address in _resolve(server)]
         except psycopg2.OperationalError as reason:
             error = reason
-    # Try recently timed-out addresses last: each would cost a new connection its deadline.
-    for address in sorted(addresses, key=lambda address: _timed_out.get(address, 0)):
-        host, port, hostaddr = address
-        try:
-            with deadline(CONNECT_SECONDS):
-                connection = psycopg2.connect(**{**arguments, 'host': host, 'port': port, 'hostaddr': hostaddr})
-            _timed_out.pop(address, None)
-            return connection
-        except psycopg2.OperationalError as reason:
-            if isinstance(reason, TimedOut):
-                _timed_out[address] = time.monotonic()
-            if not isinstance(error, TimedOut):
-                error = reason
+    if parameters.get('load_balance_hosts') == 'random':
+        random.shuffle(addresses)
+    # libpq knows one address at a time, so it cannot prefer a standby among several.
+    prefers_standby = parameters.get('target_session_attrs') == 'prefer-standby'
+    for attributes in ('standby', 'any') if prefers_standby else (None,):
+        wanted = {'target_session_attrs': attributes} if attributes else {}
+        # Try recently timed-out addresses last: each would cost a new connection its deadline.
+        for address in sorted(addresses, key=lambda address: _timed_out.get(address, 0)):
+            try:
+                with deadline(CONNECT_SECONDS):
+                    connection = psycopg2.connect(**{**arguments, **address._asdict(), **wanted})
+                _timed_out.pop(address, None)
+                return connection
+            except Exception as reason:
+                if isinstance(reason, TimedOut):
+                    _timed_out[address] = time.monotonic()
+                if not isinstance(error, TimedOut):
+                    error = as_driver_error(reason)
     raise error
 
 
-def _resolve(host: str) -> list[str]:
-    """Return the IP addresses of a host; an empty one for a Unix socket."""
-    if not host or host.startswith(('/', '@')):
-        return ['']
+def as_driver_error(error: Exception) -> psycopg2.Error:
+    """Return an error of psycopg2 as it is, and for any other one that psycopg2 raised :class:`Unreadable`."""
+    if isinstance(error, psycopg2.Error):
+        return error
+    text = error.object.decode(errors='replace') if isinstance(error, UnicodeDecodeError) else repr(error)
+    return Unreadable(text)
+
+
+def _resolve(server: libpq.Server) -> list[str]:
+    """Return the IP addresses of a server; an empty one for a Unix socket."""
+    host = server.host
+    if server.hostaddr or not host or host.startswith(('/', '@')):
+        return [server.hostaddr]
     try:
         seconds = max(0, min(CONNECT_SECONDS, _end.get() - time.monotonic()))
         found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(seconds)

@@ -55,7 +55,7 @@ def refuse_other_databases(url: URL) -> None:
     :raises project.config.SettingsError: it is that of the service, too.
     """
     test_url = url_of_tests()
-    if database_urls.place(url) != database_urls.place(test_url):
+    if database_urls.places(url) != database_urls.places(test_url):
         raise RuntimeError(f'{url} is not the test database {test_url}: nothing was deleted.')
     database_urls.use_test_settings()  # for those who run the tests without manage.py
 

@@ -44,9 +44,12 @@ def error(sqlstate: str, text: str = 'secret text') -> bytes:
     return message(b'E', f'SERROR\0C{sqlstate}\0M{text}\0\0'.encode()) + READY
 
 
-def fatal(sqlstate: str) -> bytes:
-    """Return the error by which the server rejects a connection, which it closes then."""
-    return message(b'E', f'SFATAL\0C{sqlstate}\0Msecret text\0\0'.encode())
+def fatal(sqlstate: str, text: bytes = b'secret text') -> bytes:
+    """Return the error by which the server rejects a connection, which it closes then.
+
+    :param text: in the encoding of the server's messages, which need not be UTF-8.
+    """
+    return message(b'E', f'SFATAL\0C{sqlstate}\0M'.encode() + text + b'\0\0')
 
 
 class FakePostgres:
@@ -57,6 +60,7 @@ class FakePostgres:
     :ivar reject: the message that a new connection gets; None to accept it.
     :ivar frozen: while it is set, new connections get no response at all.
     :ivar connected: the number of connections so far.
+    :ivar startups: the parameters that each connection sent, such as ``user`` and ``database``.
     :ivar statements: those of the service, without SQLAlchemy's own at the start of the first connection.
     """
 
@@ -65,6 +69,7 @@ class FakePostgres:
         self.reject: bytes | None = None
         self.frozen = False
         self.connected = 0
+        self.startups: list[dict[str, str]] = []
         self.statements: list[str] = []
         self._open: list[socket.socket] = []
 
@@ -96,7 +101,8 @@ class FakePostgres:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, struct.error, ValueError), connection.makefile('rb') as stream:
             (length,) = struct.unpack('!i', stream.read(4))
-            stream.read(length - 4)
+            words = stream.read(length - 4)[4:].decode().split('\0')
+            self.startups.append(dict(zip(words[::2], words[1::2], strict=False)))
             if self.frozen:
                 return
             if self.reject is not None:
