@@ -2,6 +2,8 @@
 
 import sys
 
+from sqlalchemy.exc import OperationalError
+
 from project import config, create_app
 from project.commands import bench, schema, server, tests, users
 from project.commands.script_compat import Manager
@@ -33,3 +35,6 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)
         sys.exit(130)  # 128 and the number of the signal, as in a shell
+    except OperationalError as error:
+        print(f'The database: {str(error.orig).strip().splitlines()[0]}', file=sys.stderr)
+        sys.exit(1)

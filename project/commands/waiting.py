@@ -4,19 +4,18 @@ import re
 import sys
 import time
 
-from sqlalchemy.exc import OperationalError
-
 from project import database_urls, db
 from project.database import libpq
 
 WAIT_SECONDS = 30
-# The connection errors that are temporary. libpq gives no code for them. A server whose lc_messages is not English
-# translates its messages, and then the command ends at once.
+# libpq gives no code for the errors of connecting, so their texts decide. Those of libpq and SQLite that are temporary:
 PASSING = re.compile(
-    'Connection refused|Connection reset|server closed the connection|did not answer in time'
-    '|starting up|not yet accepting connections|shutting down|in recovery mode|session is read-only'
-    '|too many clients|connection slots|on socket .*: No such file|database is locked'
+    'Connection refused|Connection reset|server closed the connection|did not respond in time'
+    '|session is read-only|on socket .*: No such file|database is locked'
 )
+# The texts of a server, after its severity and two spaces, can be in any language. All but these count as temporary.
+FROM_SERVER = re.compile(':  ')
+LASTING = re.compile('authentication failed|does not exist|pg_hba.conf|permission denied|not permitted|not allowed')
 
 
 def place() -> str:
@@ -35,18 +34,19 @@ def place() -> str:
 def wait_for_database() -> None:
     """Return once the database accepts a connection; exit with one line on stderr if it does not.
 
-    It retries for up to ``WAIT_SECONDS`` while the server is starting or refuses connections, and prints one line on
-    stderr. Any other error, such as a wrong password, ends the command at once.
+    It retries for up to ``WAIT_SECONDS`` after a temporary error, such as that of a server that is starting, and prints
+    one line on stderr. Any other error, such as a wrong password, ends the command at once.
     """
     end, announced = time.monotonic() + WAIT_SECONDS, False
     while True:
         try:
             with db.engine.connect():
                 return
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-        passing = PASSING.search(reason)
-        reason = re.sub(r'^(connection to server .*? failed: )?(FATAL: +)?', '', reason)
+        except Exception as error:  # not only SQLAlchemy's: see _replace_unreadable in project/database/engine.py
+            original = getattr(error, 'orig', error)
+        reason = str(original).strip().splitlines()[0]
+        passing = PASSING.search(reason) or (FROM_SERVER.search(reason) and not LASTING.search(reason))
+        reason = re.sub(r'^(connection to server .*? failed: )?([^\s:]+ ?:  )?', '', reason)
         if not passing:
             sys.exit(f'Cannot connect to the database {place()}: {reason}')
         if time.monotonic() > end:

@@ -23,7 +23,7 @@ from project.database.batching import Batcher
 from project.database.breaker import Breaker
 from project.database.connecting import deadline
 from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, configure, discard_older, listen
-from project.database.errors import Disconnected, RolledBack, translate_driver, translated
+from project.database.errors import DatabaseError, Disconnected, RolledBack, translate_driver, translated
 
 __all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
 
@@ -201,10 +201,13 @@ class Database:
             cursor = connection.cursor()
             cursor.execute(sql, {**constants, **parameters})
             return cursor.fetchall()
-        except engine.dialect.loaded_dbapi.Error as reason:
+        except DatabaseError:
+            raise
+        except Exception as reason:
             if connection is None:
                 raise translate_driver(reason, False) from None
-            disconnected = engine.dialect.is_disconnect(reason, connection.dbapi_connection, None)
+            driver_error = isinstance(reason, engine.dialect.loaded_dbapi.Error)
+            disconnected = not driver_error or engine.dialect.is_disconnect(reason, connection.dbapi_connection, None)
             error = translate_driver(reason, disconnected)
             if disconnected or isinstance(error, Disconnected):
                 connection.invalidate(reason)

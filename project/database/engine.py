@@ -19,7 +19,7 @@ import psycopg2.extensions
 from flask import Flask
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import InvalidatePoolError, OperationalError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from project.database import connecting
@@ -82,6 +82,7 @@ def listen(name: str | None, engine: Engine) -> None:
     event.listen(engine, 'do_connect', lambda _dialect, _record, _args, arguments: connecting.connect(arguments))
     event.listen(engine, 'connect', _note_time)
     event.listen(engine, 'checkout', lambda connection, record, _: _reject_stale(engine, connection, record))
+    event.listen(engine, 'handle_error', _replace_unreadable)
     event.listen(engine, 'handle_error', _judge_pool)
     event.listen(engine, 'before_cursor_execute', _set_lock_timeout, retval=True)
 
@@ -128,6 +129,21 @@ def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) 
     """Replace a connection that the server has closed while it was idle, and with it all others of the pool."""
     if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
         raise InvalidatePoolError
+
+
+def _replace_unreadable(context: ExceptionContext) -> OperationalError | None:
+    """Return an error of the database for an exception of another kind that psycopg2 raised, and end the connection.
+
+    Such as UnicodeDecodeError, for a message of the server that is not UTF-8.
+    """
+    original = context.original_exception
+    # SQLAlchemy has wrapped errors of the driver, and those of preparing the statement.
+    if context.sqlalchemy_exception is not None or isinstance(original, SQLAlchemyError):
+        return None
+    if not isinstance(original, Exception):
+        return None  # such as the end of a greenlet
+    context.is_disconnect = True
+    return OperationalError(None, None, connecting.as_driver_error(original), connection_invalidated=True)
 
 
 def _judge_pool(context: ExceptionContext) -> None:

@@ -21,7 +21,7 @@ import sqlite3
 from collections.abc import Iterator
 
 import psycopg2
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from project.database.connecting import TimedOut
@@ -109,14 +109,19 @@ SQLITE_UNIQUE = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRI
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Turn SQLAlchemy's errors in the ``with`` block into those of this module.
+    """Turn the errors of calls to the database in the ``with`` block into those of this module.
 
     :raises DatabaseError: the error, without the driver's message.
+    :raises SQLAlchemyError: SQLAlchemy rejected the statement, which is a fault of the service.
     """
     try:
         yield
     except (DBAPIError, PoolTimeout) as error:
         raise translate(error) from None
+    except (DatabaseError, SQLAlchemyError):
+        raise
+    except Exception as error:  # SQLAlchemy could not read the server's version, for example
+        raise translate_driver(error, True) from None
 
 
 def translate(error: DBAPIError | PoolTimeout) -> DatabaseError:
@@ -127,7 +132,7 @@ def translate(error: DBAPIError | PoolTimeout) -> DatabaseError:
 
 
 def translate_driver(error: BaseException | None, disconnected: bool) -> DatabaseError:
-    """Return the error of this module for one of psycopg2's or sqlite3's.
+    """Return the error of this module for one of psycopg2's or sqlite3's, or for another one that they raised.
 
     :param disconnected: whether it has ended its connection.
     """

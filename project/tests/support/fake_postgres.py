@@ -58,6 +58,7 @@ class FakePostgres:
     :ivar respond: takes a statement of the service. Returns the response; None to close the connection. It may block,
         which freezes this connection.
     :ivar reject: the message that a new connection gets; None to accept it.
+    :ivar version: as ``version()`` returns it.
     :ivar frozen: while it is set, new connections get no response at all.
     :ivar connected: the number of connections so far.
     :ivar startups: the parameters that each connection sent, such as ``user`` and ``database``.
@@ -67,6 +68,7 @@ class FakePostgres:
     def __init__(self) -> None:
         self.respond: Callable[[str], bytes | None] = lambda sql: rows()
         self.reject: bytes | None = None
+        self.version = 'PostgreSQL 17.0'
         self.frozen = False
         self.connected = 0
         self.startups: list[dict[str, str]] = []
@@ -121,7 +123,7 @@ class FakePostgres:
 
     def _answer(self, sql: str) -> bytes | None:
         if sql == 'select pg_catalog.version()':
-            return rows(['PostgreSQL 17.0'])
+            return rows([self.version])
         if sql == 'select current_schema()':
             return rows(['public'])
         if sql.lower().startswith('show '):
