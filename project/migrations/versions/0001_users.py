@@ -50,7 +50,9 @@ def upgrade() -> None:
         copy(connection, users)
         continue_sequence(connection)
         op.drop_table('user')
-    op.create_index('users_email_key', 'users', [sa.text('lower(email)')], unique=True)
+    # In the locale of the database, lower() would take some letters for equal that refuse_clashes() tells apart.
+    lower = 'lower(email COLLATE "C")' if op.get_context().dialect.name == 'postgresql' else 'lower(email)'
+    op.create_index('users_email_key', 'users', [sa.text(lower)], unique=True)
     newest_first = [sa.text('created_at DESC'), sa.text('id DESC')]
     op.create_index('users_created_at_id_idx', 'users', newest_first)
     op.create_index('users_username_idx', 'users', ['username', *newest_first])

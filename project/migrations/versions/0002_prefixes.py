@@ -2,6 +2,8 @@
 
 On PostgreSQL ``lower()`` follows the locale of the database, so that ``I`` may not become ``i``. With ``COLLATE "C"``
 it changes ASCII letters only, and the index is in the order of the character codes. SQLite does both already.
+
+Earlier versions of migration 0001 made the index on emails without ``COLLATE "C"``.
 """
 
 import sqlalchemy as sa
@@ -27,11 +29,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove the index on usernames, and on PostgreSQL restore the one on emails."""
+    """Remove the index on usernames. That on emails stays: in the locale of the database, some emails could clash."""
     op.drop_index('users_username_prefix_idx', 'users')
-    if op.get_context().dialect.name == 'postgresql':
-        op.drop_index('users_email_key', 'users')
-        op.create_index('users_email_key', 'users', [sa.text('lower(email)')], unique=True)
 
 
 def reject_clashes(connection: sa.Connection) -> None:
