@@ -11,9 +11,12 @@ from sqlalchemy import Select, Table, column, exists, false, literal_column, sel
 from sqlalchemy.exc import DBAPIError
 
 from project.database.errors import Undefined, translate
+from project.database.functions import encoding
 from project.extensions import db
 
 REVISIONS = select(column('version_num')).select_from(table('alembic_version'))
+REVISIONS_AND_ENCODING = REVISIONS.add_columns(encoding())
+CURRENT_ENCODING = select(encoding())
 USERS = select(literal_column('1')).select_from(table('users')).where(false())  # the table of the first migration
 
 NO_TABLES = 'The database has no table of users. Run "python manage.py db upgrade" to make it.'
@@ -35,6 +38,12 @@ NEWER = (
 )
 
 
+ENCODING = (
+    'The encoding of the database is {}, which cannot hold every name. Create another database with '
+    '"createdb -T template0 -E UTF8 -l C NAME", and copy the data with pg_dump and psql.'
+)
+
+
 @dataclass(frozen=True)
 class Schema:
     """The state of the schema.
@@ -43,11 +52,13 @@ class Schema:
         the tables were made by ``db.create_all()``.
     :ivar has_users: whether the table of users exists.
     :ivar is_complete: whether every table and column of the models exists.
+    :ivar encoding: the encoding of the database, by PostgreSQL's names.
     """
 
     revisions: frozenset[str]
     has_users: bool = True
     is_complete: bool = True
+    encoding: str = 'UTF8'
 
     @property
     def is_dropped(self) -> bool:
@@ -59,6 +70,11 @@ class Schema:
         """Whether the table exists without a revision, as after ``db.create_all()``."""
         return self.has_users and not self.revisions
 
+    def unsuitable(self) -> str | None:
+        """Return why the database itself cannot be used and what to do, or None if it can."""
+        # SQL_ASCII holds bytes of any encoding, and counts them instead of characters.
+        return None if self.encoding == 'UTF8' else ENCODING.format(self.encoding)
+
     def outdated(self) -> str | None:
         """Return which command brings the database to the newest revision, or None if it is there or beyond."""
         known, heads = _migrations(current_app.extensions['migrate'].directory)
@@ -68,6 +84,8 @@ class Schema:
 
     def problem(self) -> str | None:
         """Return what the code lacks and which command helps, or None if the database is ready."""
+        if unsuitable := self.unsuitable():
+            return unsuitable
         if (outdated := self.outdated()) or self.is_complete:
             return outdated
         if not self.revisions:
@@ -80,18 +98,18 @@ Read = Callable[[Select[Any]], Sequence[Any]]
 
 
 def inspect_schema(read: Read) -> Schema:
-    """Return the state of the schema: in one round trip when it is complete and its revision recorded, else in four.
+    """Return the state of the schema: in one round trip when it is complete and its revision recorded, else in five.
 
     :param read: runs a SELECT and returns its rows.
     :raises DatabaseError: the database is unavailable.
     """
     tables = tuple(db.metadata.tables.values())
-    rows = _try(read, _complete(REVISIONS, *tables))
-    if rows is not None:
-        return Schema(frozenset(revision for revision, *_ in rows))
+    rows = _try(read, _complete(REVISIONS_AND_ENCODING, *tables))
+    if rows:
+        return Schema(frozenset(revision for revision, *_ in rows), encoding=rows[0][1])
     revisions = frozenset(revision for (revision,) in _try(read, REVISIONS) or ())
-    complete = _complete(select(literal_column('1')), *tables)
-    return Schema(revisions, _try(read, USERS) is not None, _try(read, complete) is not None)
+    is_complete = _try(read, _complete(CURRENT_ENCODING, *tables)) is not None
+    return Schema(revisions, _try(read, USERS) is not None, is_complete, read(CURRENT_ENCODING)[0][0])
 
 
 def read_patiently(statement: Select[Any]) -> Sequence[Any]:

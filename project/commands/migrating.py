@@ -32,6 +32,12 @@ def require_migrated() -> readiness.Schema:
     return schema
 
 
+def require_suitable(schema: readiness.Schema) -> None:
+    """Exit with what to do unless the database itself can be used."""
+    if unsuitable := schema.unsuitable():
+        sys.exit(unsuitable)
+
+
 def require_newest() -> None:
     """Exit unless the database is at the newest revision, with which the models can be compared."""
     if outdated := require_migrated().outdated():
@@ -44,7 +50,7 @@ def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
     """
-    require_migrated()
+    require_suitable(require_migrated())
     return run_migrations(flask_migrate.upgrade, 'Applied', revision=revision, x_arg=x_arg)
 
 

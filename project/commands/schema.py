@@ -9,12 +9,13 @@ from flask import current_app
 from sqlalchemy import func, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from project import db
+from project import db, readiness
 from project.commands.migrating import (
     print_nothing_to_do,
     recorded_revision,
     require_migrated,
     require_newest,
+    require_suitable,
     run_migrations,
     run_upgrade,
     title,
@@ -34,6 +35,7 @@ class RecreateDb(Command):
         :param force: do so in production, too.
         """
         wait_for_database()
+        require_suitable(readiness.inspect_schema(readiness.read_patiently))
         count = _count_users()
         if _in_production() and not force:
             sys.exit(f'This would destroy the {count} users in {place()}. In production that needs --force.')

@@ -1,6 +1,6 @@
 """The errors of the database as the rest of the service sees them. Driver errors end here.
 
-=========================  ==================================================================================
+=========================  ===========================================================================================
 :class:`Unavailable`       The database cannot serve now. The following are kinds of it.
 :class:`DeadlineExceeded`  It did not respond in time. The outcome of the statement is unknown.
 :class:`CircuitOpen`       It did not respond in time just before. The call was rejected.
@@ -8,9 +8,9 @@
 :class:`Disconnected`      The connection broke. The outcome of the statement is unknown.
 :class:`RolledBack`        The statement changed nothing, and may succeed when it is sent again.
 :class:`Duplicate`         A unique constraint rejected the row.
-:class:`Undefined`         A table or a column does not exist: the schema is not that of the code.
+:class:`Undefined`         A table, a column or a character does not exist: the database is not as the code needs it.
 :class:`DatabaseError`     Any other error. It is a fault of the service.
-=========================  ==================================================================================
+=========================  ===========================================================================================
 
 No message of the database is kept, since it may contain personal data.
 """
@@ -79,12 +79,13 @@ class Duplicate(DatabaseError):
 
 
 class Undefined(DatabaseError):
-    """A table or a column does not exist: the schema is not that of the code."""
+    """A table, a column or a character does not exist: the database is not as the code needs it."""
 
 
 # By SQLSTATE, or by its class, which is its first two characters: PostgreSQL's manual, appendix A.
 BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     '08': Unavailable,  # connection exception
+    '22P05': Undefined,  # untranslatable_character: the encoding of the database lacks it
     '23505': Duplicate,  # unique_violation
     '25006': Disconnected,  # read_only_sql_transaction: the server has become a standby
     '40001': RolledBack,  # serialization_failure

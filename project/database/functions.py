@@ -42,3 +42,20 @@ def _unindexed_postgresql(element: unindexed, compiler: SQLCompiler, **kw: Any) 
 @compiles(unindexed, 'sqlite')
 def _unindexed_sqlite(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
     return f'+{compiler.process(element.clauses, **kw)}'
+
+
+class encoding(FunctionElement[str]):  # noqa: N801
+    """``encoding()``: the name of the database's encoding, by PostgreSQL's names."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(encoding, 'postgresql')
+def _encoding_postgresql(element: encoding, compiler: SQLCompiler, **kw: Any) -> str:
+    return 'getdatabaseencoding()::text'
+
+
+@compiles(encoding, 'sqlite')
+def _encoding_sqlite(element: encoding, compiler: SQLCompiler, **kw: Any) -> str:
+    return "'UTF8'"  # or UTF-16, which holds the same characters

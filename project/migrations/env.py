@@ -10,12 +10,13 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import AddColumnOp, MigrationScript, ModifyTableOps
-from alembic.runtime.migration import MigrationContext
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import Column, Connection, Table, event, text
 from sqlalchemy.exc import DBAPIError
 
+from project import readiness
 from project.timestamps import UTCDateTime
 
 # The number is arbitrary; nothing else in the database may lock it.
@@ -146,9 +147,19 @@ def configure(*on_version_apply: Callable[..., None], **options: Any) -> None:
     )
 
 
+def reject_encoding(ctx: MigrationContext, step: MigrationInfo, **options: Any) -> None:
+    """Undo an upgrade in a database whose encoding cannot hold every name. All of it is one transaction.
+
+    :raises CommandError: with what to do.
+    """
+    schema = readiness.Schema(frozenset(), encoding=ctx.connection.scalar(readiness.CURRENT_ENCODING))
+    if step.is_upgrade and not step.is_stamp and (unsuitable := schema.unsuitable()):
+        raise CommandError(unsuitable)
+
+
 def run_on_postgresql(connection: Connection) -> None:
     """Run the migrations in one transaction."""
-    configure(connection=connection)
+    configure(reject_encoding, connection=connection)
     with context.begin_transaction():
         # Of instances that start together, one upgrades. The others wait for its lock, and then have nothing to do.
         connection.execute(text(LOCK))
