@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy import ColumnElement, DateTime, Dialect, String
 from sqlalchemy.dialects.sqlite import DATETIME
 from sqlalchemy.event import listens_for
 from sqlalchemy.ext.compiler import compiles
@@ -65,6 +65,14 @@ class UTCDateTime(TypeDecorator[datetime]):
             return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
         return super().load_dialect_impl(dialect)
 
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what a SELECT reads: the time in UTC.
+
+        In the time zone of PostgreSQL's session, a time in the first or the last year may be one in a year that a
+        ``datetime`` does not have.
+        """
+        return _in_utc(column, type_=self)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return ``value`` in UTC, as it is stored and compared."""
         return value and as_utc(value)
@@ -72,6 +80,24 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return a stored ``value`` timezone-aware and in UTC."""
         return value and as_utc(value)
+
+
+class _in_utc(FunctionElement[datetime]):  # noqa: N801, since SQL functions have lower-case names
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], type_: UTCDateTime) -> None:
+        super().__init__(column)
+        self.type = type_
+
+
+@compiles(_in_utc, 'postgresql')
+def _in_utc_postgresql(element: _in_utc, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"timezone('UTC'::text, {compiler.process(element.clauses, **kw)})"
+
+
+@compiles(_in_utc, 'sqlite')
+def _in_utc_sqlite(element: _in_utc, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
 
 
 def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute[Any]) -> None:

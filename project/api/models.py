@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     ColumnElement,
     Integer,
     Select,
@@ -38,8 +39,21 @@ class User(db.Model):
     """A user of the service."""
 
     __tablename__ = 'users'
-    # Without it SQLite gives the id of a removed user to the next one.
-    __table_args__: ClassVar[Any] = {'sqlite_autoincrement': True}
+    __table_args__: ClassVar[Any] = (
+        # What no response can express. On SQLite, whose columns take any text, it is also a text in another form.
+        CheckConstraint(
+            "created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'",
+            name='users_created_at_check',
+        ).ddl_if(dialect='postgresql'),
+        CheckConstraint(
+            "created_at GLOB '????-??-??T??:??:??.[0-9][0-9][0-9][0-9][0-9][0-9]Z'"
+            " AND substr(created_at, 1, 4) >= '0001'"
+            " AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)",
+            name='users_created_at_check',
+        ).ddl_if(dialect='sqlite'),
+        # Without it SQLite gives the id of a removed user to the next one.
+        {'sqlite_autoincrement': True},
+    )
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, 'sqlite'), primary_key=True)
     username: Mapped[str] = mapped_column(String(128))

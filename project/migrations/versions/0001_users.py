@@ -4,16 +4,18 @@ That service stored naive local times in a table ``"user"`` without a unique ema
 in the time zone of ``db upgrade -x zone=Europe/Berlin``, or by default in that of the machine that runs it.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 
-from project.timestamps import UTCDateTime
+from project.timestamps import UTCDateTime, to_text
 
 revision = '0001'
 down_revision = None
@@ -29,6 +31,11 @@ OLD = sa.table(
     sa.column('active', sa.Boolean),
     sa.column('created_at', sa.DateTime),
 )
+# As a text: Python has no datetime for the infinities, nor for the years before 1 and after 9999.
+ROWS = sa.select(
+    OLD.c.id, OLD.c.username, OLD.c.email, OLD.c.active, sa.cast(OLD.c.created_at, sa.String).label('created_at')
+).order_by(OLD.c.id)
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def upgrade() -> None:
@@ -93,13 +100,13 @@ def copy(connection: sa.Connection, users: sa.Table) -> None:
         raise CommandError(f'there is no time zone {name!r}; one is named like Europe/Berlin') from None
     last = None
     while True:
-        batch = sa.select(OLD).order_by(OLD.c.id).limit(BATCH)
+        batch = ROWS.limit(BATCH)
         rows = connection.execute(batch if last is None else batch.where(OLD.c.id > last)).all()
         if not rows:
             break
         connection.execute(
             users.insert(),
-            [row._asdict() | {'email': address(row.email), 'created_at': as_utc(row.created_at, zone)} for row in rows],
+            [row._asdict() | {'email': address(row.email), 'created_at': created_at(row, zone)} for row in rows],
         )
         last = rows[-1].id
 
@@ -130,9 +137,18 @@ def address(email: str) -> str:
     return email if email.isascii() else unicodedata.normalize('NFC', email).lower()
 
 
-def as_utc(local: datetime, zone: ZoneInfo | None) -> datetime:
-    """Return a naive local time in UTC.
+def created_at(row: sa.Row[Any], zone: ZoneInfo | None) -> datetime:
+    """Return when an old user was created, in UTC. Outside the years 1 to 9999 it is the nearest one, and is printed.
 
-    :param zone: the time zone of ``local``; None for that of this machine.
+    :param row: of ``ROWS``.
+    :param zone: the zone of the local times; None for that of the machine.
     """
-    return local.replace(tzinfo=zone).astimezone(UTC) if zone else local.astimezone(UTC)
+    try:
+        return datetime.fromisoformat(row.created_at).replace(tzinfo=zone).astimezone(UTC)
+    except (OverflowError, ValueError):
+        nearest = LATEST if re.match('infinity|9999-|[0-9]{5,}-', row.created_at) else EARLIEST
+        print(
+            f'User {row.id}: created_at was {row.created_at}, which no response can express. '
+            f'It is now {to_text(nearest)}.'
+        )
+        return nearest
