@@ -69,7 +69,9 @@ def servers(found: Mapping[str, str]) -> list[Server]:
 
 def _read_service(name: str) -> dict[str, str]:
     """Return the parameters of a service, as libpq reads them."""
-    own = os.environ.get('PGSERVICEFILE') or Path.home() / '.pg_service.conf'
+    # A user without a home has no file there.
+    home = os.path.join(os.environ.get('APPDATA', ''), 'postgresql') if os.name == 'nt' else os.path.expanduser('~')
+    own = os.environ.get('PGSERVICEFILE') or os.path.join(home, '.pg_service.conf')
     shared = Path(os.environ.get('PGSYSCONFDIR') or '/etc/postgresql-common') / 'pg_service.conf'
     for file in (Path(own), shared):
         found: dict[str, str] | None = None
