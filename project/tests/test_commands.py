@@ -183,7 +183,9 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertEqual(self.users()[0].created_at.hour, 3)
 
     def test_db_upgrade_prints_its_statements(self):
-        out = self.run_command('db', 'upgrade', '--sql')
+        # On SQLite, later migrations copy the table.
+        revision = 'head' if db.engine.dialect.name == 'postgresql' else '0002'
+        out = self.run_command('db', 'upgrade', revision, '--sql')
         self.assertIn('CREATE TABLE users', out)
         self.assertFalse(inspect(db.engine).has_table('users'))
 

@@ -79,10 +79,15 @@ class FakePostgres:
         self._listener = socket.create_server(('127.0.0.1', 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f'postgres://u:p@127.0.0.1:{self.port}/users?sslmode=disable&gssencmode=disable'
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Wakes the thread. If the socket were closed first, the thread could accept connections of the next server.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(1)
         self._listener.close()
         self.close_connections()
 
