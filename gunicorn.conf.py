@@ -236,8 +236,8 @@ util.write_error = write_error  # gunicorn has no setting for it; test_server.py
 def on_starting(server: Any) -> None:
     """Make the directory in which the workers add up their metrics.
 
-    :raises SystemExit: with ``--preload``, the master has loaded the app before gevent patched anything, and the workers
-        would block in what the app has already imported.
+    :raises SystemExit: with ``--preload``, the master has loaded the app before gevent patched anything, and the
+        workers would block in what the app has already imported.
     """
     if server.cfg.preload_app and issubclass(server.worker_class, ggevent.GeventWorker):
         sys.exit('gunicorn --preload does not work with the gevent worker of this service: remove --preload.')

@@ -121,12 +121,12 @@ class RefusedTest(LibpqTestCase):
             self.assertNotIn('\n', str(raised.exception))
 
     def test_password_in_the_query_is_hidden(self):
-        for url in (
+        for text in (
             'postgres:///d?password=secret&user=u',
             'postgres://a,b:2/d?password=secret',
             'postgres://:secret@/d',
         ):
-            url = database_urls.parse(url, '')
+            url = database_urls.parse(text, '')
             self.assertEqual(url.password, 'secret')
             self.assertNotIn('secret', url.render_as_string())
 
