@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         # SQLAlchemy's FromClause allows for models of a SELECT. All models of this service have a table.
         __table__: ClassVar[Table]  # pyright: ignore[reportIncompatibleVariableOverride]
 
+
 LOCAL = ('', '127.0.0.1', '::1')
 # Several hosts, or an encoded host such as a folder of Unix sockets, before the path.
 LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*[,%][^/?@]*(?:[/?].*)?)', re.DOTALL)

@@ -156,7 +156,7 @@ class BatchingTest(unittest.TestCase):
         self.assertEqual(self.batcher.running, 0)
 
     def test_exception_that_cannot_be_copied_is_raised_in_one_call_only(self):
-        class Uncopyable(Exception):  # noqa: N818
+        class Uncopyable(Exception):
             def __init__(self, first, second):
                 super().__init__()
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from project import db
 from project.database import connecting
 from project.tests.base import ROOT, dispose, make_app
-from project.tests.processes import FaultCase
+from project.tests.support.fault_case import FaultCase
 
 HBA = """
 local   all   all                 trust
