@@ -222,7 +222,8 @@ class UnavailableTest(BaseTestCase):
     def test_health_checks_that_wait_share_a_connection(self):
         held = threading.Event()
         self.addCleanup(held.set)
-        self.server.respond = lambda sql: held.wait() and rows(ROW)
+        ready = ('0004', 'UTF8', True)  # revision, encoding, and whether the columns exist
+        self.server.respond = lambda sql: held.wait() and rows(ready)
         app = self.service.application
         first = Request(app, 'GET', '/health')
         wait_until(lambda: self.server.statements, SLACK_SECONDS, 'the first one is sent')
