@@ -1,5 +1,6 @@
 """Which database an app uses: the one that its settings name, except that tests never use that of the service."""
 
+import json
 import os
 import re
 from collections.abc import Hashable, Mapping
@@ -10,12 +11,14 @@ import psycopg2
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2.extensions import parse_dsn
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from project import config
 from project.database import libpq
 from project.database.engine import configure
+from project.database.identity import is_same_database
 
 if TYPE_CHECKING:
     from flask_sqlalchemy.model import Model
@@ -33,7 +36,16 @@ LOCAL = ('', '127.0.0.1', '::1')
 # Several hosts, or an encoded host such as a folder of Unix sockets, before the path.
 LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*[,%][^/?@]*(?:[/?].*)?)', re.DOTALL)
 
-_replacements: dict[Hashable, URL] = {}  # the test database, by each place of a database that tests must not use
+# An environment variable, which the processes that tests start inherit. JSON: the URL of the test database by the URL
+# of each database that tests must not use.
+REPLACED = 'REPLACED_DATABASES'
+_others: set[Hashable] = set()  # places that are known not to be a database of the service
+
+
+SAME_DATABASE = (
+    'DATABASE_TEST_URL names the database of DATABASE_URL, whose users the tests would delete; '
+    'set it to another database.'
+)
 
 
 def engine_url(settings: Mapping[str, Any]) -> URL:
@@ -44,8 +56,26 @@ def engine_url(settings: Mapping[str, Any]) -> URL:
     """
     variable = 'DATABASE_TEST_URL' if settings['TESTING'] else 'DATABASE_URL'
     url = parse(settings['SQLALCHEMY_DATABASE_URI'], variable)
-    tests = [_replacements[place] for place in places(url) if place in _replacements] if _replacements else []
-    return tests[0] if tests else url
+    return next((test_url for used, test_url in replaced().items() if _names_same(url, used)), url)
+
+
+def replaced() -> dict[URL, URL]:
+    """Return the URL of the test database by that of each database that tests must not use; empty outside tests."""
+    urls: dict[str, str] = json.loads(os.environ.get(REPLACED) or '{}')
+    return {make_url(used): make_url(test_url) for used, test_url in urls.items()}
+
+
+def service_urls() -> list[URL]:
+    """Return the URLs of the databases that tests must not use.
+
+    They are those of ``DATABASE_URL`` and of the configuration that ``APP_SETTINGS`` names, or named before
+    :func:`use_test_settings`.
+
+    :raises project.config.SettingsError: a setting is wrong.
+    """
+    classes = (config.BaseConfig, config.default_settings())
+    texts = [each.SQLALCHEMY_DATABASE_URI for each in classes if not each.TESTING]
+    return [*replaced(), *(parse(text, 'DATABASE_URL') for text in texts if text)]
 
 
 def use_test_settings() -> None:
@@ -57,15 +87,11 @@ def use_test_settings() -> None:
     :raises project.config.SettingsError: a setting is wrong, or the test database is in use by the service.
     """
     test_url = parse(config.TestingConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL')
-    for settings in (config.BaseConfig, config.default_settings()):
-        if not settings.TESTING:
-            used = places(parse(settings.SQLALCHEMY_DATABASE_URI, 'DATABASE_URL'))
-            if used & places(test_url):
-                raise config.SettingsError(
-                    'DATABASE_TEST_URL names the database of DATABASE_URL, whose users the tests would delete; '
-                    'set it to another database.'
-                )
-            _replacements.update(dict.fromkeys(used, test_url))
+    used = service_urls()
+    if any(_names_same(test_url, url) for url in used):
+        raise config.SettingsError(SAME_DATABASE)
+    replacements = replaced() | dict.fromkeys(used, test_url)
+    os.environ[REPLACED] = json.dumps({_complete(key): _complete(value) for key, value in replacements.items()})
     os.environ['APP_SETTINGS'] = 'project.config.TestingConfig'
 
 
@@ -92,6 +118,41 @@ def connect_arguments(url: URL) -> dict[str, Any]:
     return url.get_dialect()().create_connect_args(url)[1]
 
 
+def _names_same(url: URL, other: URL) -> bool:
+    """Return whether the texts of two URLs, or the files that they name, show that they are of one database."""
+    here, there = places(url), places(other)
+    if here & there:
+        return True
+    files = [place for place in (*here, *there) if isinstance(place, Path) and place.exists()]
+    return len(files) == 2 and files[0].samefile(files[1])
+
+
+def _complete(url: URL) -> str:
+    """Return a URL as text, with its password, and with the absolute path of an SQLite file."""
+    where = next(iter(places(url)))
+    return (url.set(database=str(where)) if isinstance(where, Path) else url).render_as_string(hide_password=False)
+
+
+def is_of_service(connection: Any, url: URL, by_name: bool = False) -> bool:
+    """Return whether a connection is to a database that tests must not use.
+
+    :param connection: the driver's connection.
+    :param url: the URL of its engine.
+    :param by_name: as for :func:`project.database.identity.is_same_database`.
+    """
+    key = places(url), by_name, os.environ.get(REPLACED)
+    if key in _others:
+        return False
+    on_postgresql = url.get_backend_name() == 'postgresql'
+    for used in service_urls():
+        if _names_same(url, used):
+            return True
+        if on_postgresql and used.get_backend_name() == 'postgresql' and is_same_database(connection, used, by_name):
+            return True
+    _others.add(key)
+    return False
+
+
 def parse(text: str | URL, variable: str) -> URL:
     """Return a database's URL as SQLAlchemy needs it, with psycopg2 as the driver for PostgreSQL.
 
@@ -113,7 +174,8 @@ def parse(text: str | URL, variable: str) -> URL:
             raise config.SettingsError(f'{variable} cannot be used: {str(error).strip()}.') from None
         return url
     if url.drivername in ('sqlite', 'sqlite+pysqlite') and url.database not in (None, '', ':memory:'):
-        return url
+        if not url.database.startswith('file:'):  # SQLite's own URLs have many forms for one file
+            return url
     raise config.SettingsError(
         f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
     )
@@ -154,6 +216,10 @@ class GuardedSQLAlchemy(SQLAlchemy):
         configure(app)
         super().init_app(app)
         app.config['SQLALCHEMY_DATABASE_URI'] = given
+        with app.app_context():
+            for engine in self.engines.values():
+                if engine.dialect.name == 'postgresql':
+                    event.listen(engine, 'first_connect', lambda connection, _, url=engine.url: _check(connection, url))
 
     def create_all(self, *args: Any, **kwargs: Any) -> None:
         """Create the tables that do not exist; arguments as for Flask-SQLAlchemy.
@@ -183,3 +249,18 @@ class GuardedSQLAlchemy(SQLAlchemy):
             'has changed since and names another database. Run the tests with "python manage.py test", or '
             "create the app with its configuration: create_app('project.config.TestingConfig')."
         )
+
+
+def _check(connection: Any, url: URL) -> None:
+    """Reject a connection of tests to a database of the service whose URL has another spelling.
+
+    :raises project.config.SettingsError: it is to such a database.
+    """
+    if os.environ.get(REPLACED):
+        try:
+            if is_of_service(connection, url, by_name=True):
+                raise config.SettingsError(
+                    f'Tests must not use {url.render_as_string()}: it is the database of DATABASE_URL.'
+                )
+        finally:
+            connection.rollback()

@@ -99,8 +99,12 @@ def check_test_database() -> None:
     app = create_app(config.TestingConfig)
     with app.app_context():
         try:
-            with db.engine.connect():
+            with db.engine.connect() as connection:
+                if database_urls.is_of_service(connection.connection.dbapi_connection, db.engine.url):
+                    sys.exit(database_urls.SAME_DATABASE)
                 return
+        except config.SettingsError:
+            sys.exit(database_urls.SAME_DATABASE)
         except OperationalError as error:
             url, reason = db.engine.url, str(error.orig).strip().splitlines()[0]
         finally:

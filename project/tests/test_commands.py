@@ -506,8 +506,7 @@ class RunTestsTest(CommandTestCase):
 
     def setUp(self):
         super().setUp()
-        self.enterContext(mock.patch.object(database_urls, '_replacements', {}))
-        self.enterContext(mock.patch.dict(os.environ))
+        self.enterContext(mock.patch.dict(os.environ, {database_urls.REPLACED: ''}))
 
     def test_test_runs_the_modules_that_are_named(self):
         for names, modules in (

@@ -322,7 +322,7 @@ class UseTestSettingsTest(unittest.TestCase):
         self.enterContext(mock.patch.object(config.BaseConfig, 'SQLALCHEMY_DATABASE_URI', url))
         self.enterContext(mock.patch.object(config.ProductionConfig, 'SQLALCHEMY_DATABASE_URI', url))
         self.enterContext(mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url))
-        self.enterContext(mock.patch.object(database_urls, '_replacements', {}))
+        self.enterContext(mock.patch.dict(os.environ, {database_urls.REPLACED: ''}))
         self.enterContext(mock.patch.dict(os.environ, APP_SETTINGS=settings))
         database_urls.use_test_settings()
 

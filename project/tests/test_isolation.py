@@ -1,0 +1,116 @@
+"""The tests cannot reach the database of the service, whichever way its URL is spelled."""
+
+import os
+import socket
+from pathlib import Path
+from unittest import mock
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+
+from project import config, create_app, database_urls, db
+from project.commands import tests as commands
+from project.database.identity import is_same_database
+from project.tests.base import dispose, url_of_tests
+from project.tests.test_lesson import LessonTestCase
+
+SUBPROCESS = """
+import subprocess, sys, unittest
+
+CODE = '''
+from project import create_app, db
+app = create_app("project.config.DevelopmentConfig")
+with app.app_context():
+    db.create_all()
+    db.drop_all()
+'''
+
+class TestSubprocess(unittest.TestCase):
+    def test_drop_all(self):
+        subprocess.run([sys.executable, '-c', CODE], check=True)
+"""
+
+
+class IsolationTestCase(LessonTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.on_postgresql = self.url.startswith('postgres')
+        self.enterContext(mock.patch.dict(os.environ, {database_urls.REPLACED: '', 'APP_SETTINGS': ''}))
+
+    def patch_urls(self, url: str, test_url: str) -> None:
+        """Let the two environment variables have these values."""
+        for settings, text in ((config.BaseConfig, url), (config.TestingConfig, test_url)):
+            self.enterContext(mock.patch.object(settings, 'SQLALCHEMY_DATABASE_URI', text))
+
+    def other_spelling(self) -> str:
+        """Return a URL of the development database that :func:`database_urls.place` does not recognize."""
+        if self.on_postgresql:
+            url = database_urls.parse(self.url, '')
+            host = socket.gethostbyname(url.host or 'localhost')
+            spelling = '127.1' if host == '127.0.0.1' else f'::ffff:{host}'
+            return url.set(host=spelling).render_as_string(hide_password=False)
+        link = Path(self.folder, 'link.db')
+        if not link.exists():
+            link.hardlink_to(self.url.removeprefix('sqlite:///'))
+        return f'sqlite:///{link}'
+
+
+class TestDatabaseTest(IsolationTestCase):
+    def test_other_spelling_of_the_development_database_is_rejected(self) -> None:
+        for url, test_url in ((self.url, self.other_spelling()), (self.other_spelling(), self.url)):
+            with self.subTest(test_url=test_url), mock.patch('unittest.TextTestRunner.run') as run:
+                self.patch_urls(url, test_url)
+                with self.assertRaises(SystemExit) as end:
+                    commands.run_tests(['test_users'])
+                self.assertEqual(end.exception.code, database_urls.SAME_DATABASE)
+                run.assert_not_called()
+
+    def test_url_of_sqlite_itself_is_rejected(self) -> None:
+        for url in ('sqlite:///file:/tmp/dev.db?uri=true', 'sqlite:///file::memory:?uri=true'):
+            with self.subTest(url=url), self.assertRaisesRegex(config.SettingsError, 'DATABASE_URL must name'):
+                database_urls.parse(url, 'DATABASE_URL')
+
+    def test_database_is_compared_with_others(self) -> None:
+        if not self.on_postgresql:
+            self.skipTest('files are compared instead')
+        url, test_url = (database_urls.parse(text, '') for text in (self.url, self.test_url))
+        missing = url.set(database='no_such_database')
+        for other, by_name, expected in (
+            (database_urls.parse(self.other_spelling(), ''), False, True),
+            (database_urls.parse(self.other_spelling(), ''), True, True),
+            (test_url, False, False),
+            (test_url, True, False),
+            (missing, False, False),
+        ):
+            with self.subTest(other=other, by_name=by_name):
+                self.assertIs(self.is_same_database(url, other, by_name), expected)
+
+    def is_same_database(self, url: URL, other: URL, by_name: bool) -> bool:
+        """Return whether a connection to ``url`` is to the database of ``other``."""
+        with create_engine(url, poolclass=NullPool).connect() as connection:
+            return is_same_database(connection.connection.dbapi_connection, other, by_name)
+
+
+class RunningTestsTest(IsolationTestCase):
+    """What runs under ``manage.py test``."""
+
+    def test_subprocess_gets_the_test_database(self) -> None:
+        (self.folder / 'project/tests/test_subprocess.py').write_text(SUBPROCESS)
+        ended = self.run_python('manage.py', 'test', 'test_subprocess')
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+
+    def test_app_on_another_spelling_cannot_use_the_development_database(self) -> None:
+        self.patch_urls(self.url, self.test_url)
+        database_urls.use_test_settings()
+        url = self.other_spelling()
+        app = create_app(type('Own', (config.DevelopmentConfig,), {'SQLALCHEMY_DATABASE_URI': url}))
+        self.addCleanup(dispose, app)
+        with app.app_context():
+            if self.on_postgresql:
+                for _ in range(2):
+                    with self.assertRaisesRegex(config.SettingsError, r'Tests must not use .*:\*\*\*@'):
+                        db.drop_all()
+            else:
+                db.drop_all()
+        self.assertEqual(self.stored_users(), self.users)
