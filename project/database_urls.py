@@ -3,15 +3,16 @@
 import json
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg2
-from flask import Flask, current_app
+from flask import Flask, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2.extensions import parse_dsn
-from sqlalchemy import event
+from sqlalchemy import Connection, MetaData, Table, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -22,7 +23,6 @@ from project.database.identity import is_same_database
 
 if TYPE_CHECKING:
     from flask_sqlalchemy.model import Model
-    from sqlalchemy import Table
     from sqlalchemy.orm import DeclarativeBase
 
     class DeclarativeModel(Model, DeclarativeBase):
@@ -39,7 +39,7 @@ LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*
 # An environment variable, which the processes that tests start inherit. JSON: the URL of the test database by the URL
 # of each database that tests must not use.
 REPLACED = 'REPLACED_DATABASES'
-_others: set[Hashable] = set()  # places that are known not to be a database of the service
+_others: set[Hashable] = set()  # the arguments of is_among for which it is False
 
 
 SAME_DATABASE = (
@@ -133,18 +133,20 @@ def _complete(url: URL) -> str:
     return (url.set(database=str(where)) if isinstance(where, Path) else url).render_as_string(hide_password=False)
 
 
-def is_of_service(connection: Any, url: URL, by_name: bool = False) -> bool:
-    """Return whether a connection is to a database that tests must not use.
+def is_among(urls: Iterable[URL], connection: Any, url: URL, by_name: bool = False) -> bool:
+    """Return whether a connection is to the database of one of ``urls``.
 
+    :param urls: as :func:`replaced` or :func:`service_urls` returned them.
     :param connection: the driver's connection.
     :param url: the URL of its engine.
     :param by_name: as for :func:`project.database.identity.is_same_database`.
     """
-    key = places(url), by_name, os.environ.get(REPLACED)
+    urls = frozenset(urls)
+    key = places(url), urls, by_name
     if key in _others:
         return False
     on_postgresql = url.get_backend_name() == 'postgresql'
-    for used in service_urls():
+    for used in urls:
         if _names_same(url, used):
             return True
         if on_postgresql and used.get_backend_name() == 'postgresql' and is_same_database(connection, used, by_name):
@@ -173,9 +175,10 @@ def parse(text: str | URL, variable: str) -> URL:
         except (ArgumentError, psycopg2.Error) as error:
             raise config.SettingsError(f'{variable} cannot be used: {str(error).strip()}.') from None
         return url
-    if url.drivername in ('sqlite', 'sqlite+pysqlite') and url.database not in (None, '', ':memory:'):
-        if not url.database.startswith('file:'):  # SQLite's own URLs have many forms for one file
-            return url
+    name = url.database or ':memory:'
+    # A name that begins with "file:" is a URL of SQLite's own, which has many forms for one file.
+    if url.drivername in ('sqlite', 'sqlite+pysqlite') and name != ':memory:' and not name.startswith('file:'):
+        return url
     raise config.SettingsError(
         f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
     )
@@ -202,9 +205,16 @@ class GuardedSQLAlchemy(SQLAlchemy):
     """SQLAlchemy that creates and drops tables only in the database that the app's configuration names.
 
     Flask-SQLAlchemy creates the engines in :meth:`init_app`. A configuration that is loaded later does not move them.
+    Tests never create or drop tables in the database of ``DATABASE_URL``.
     """
 
     Model: 'type[DeclarativeModel]'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for kind in (MetaData, Table):
+            for verb in ('create', 'drop'):
+                event.listen(kind, f'before_{verb}', partial(self._check_database, verb))
 
     def init_app(self, app: Flask) -> None:
         """Create the engines of ``app``, and leave its ``SQLALCHEMY_DATABASE_URI`` as it was given.
@@ -221,34 +231,40 @@ class GuardedSQLAlchemy(SQLAlchemy):
                 if engine.dialect.name == 'postgresql':
                     event.listen(engine, 'first_connect', lambda connection, _, url=engine.url: _check(connection, url))
 
-    def create_all(self, *args: Any, **kwargs: Any) -> None:
-        """Create the tables that do not exist; arguments as for Flask-SQLAlchemy.
+    def _check_database(self, verb: str, target: MetaData | Table, connection: Connection, **options: Any) -> None:
+        """Check the database before tables of the models are created or dropped in it.
 
-        :raises RuntimeError: the configuration of the current app now names another database.
+        :param verb: ``create`` or ``drop``.
+        :param target: what is created or dropped. Alembic's operations have a ``MetaData`` of their own.
+        :raises RuntimeError: the configuration of the current app now names another database than the app is on,
+            or it is a configuration for tests and the database is that of ``DATABASE_URL``.
         """
-        self._check_database('create_all')
-        super().create_all(*args, **kwargs)
+        metadata = target if isinstance(target, MetaData) else target.metadata
+        if metadata not in self.metadatas.values() or not has_app_context():
+            return
+        settings, url = current_app.config, connection.engine.url
+        reason = None
+        if settings['TESTING'] and is_among(service_urls(), connection.connection.dbapi_connection, url):
+            reason = 'its configuration is one for tests, but this is the database of DATABASE_URL'
+        elif place(url) == place(created_on := current_app.extensions['database_url']) and not _is_named(
+            created_on, settings
+        ):
+            reason = 'its configuration has changed since and names another database'
+        if reason:
+            method = f'db.{verb}_all' if isinstance(target, MetaData) else f'{target.name}.{verb}'
+            raise RuntimeError(
+                f'{method}() was rejected: this app is on {url.render_as_string()}; {reason}. '
+                'Run the tests with "python manage.py test", or create the app with its configuration: '
+                "create_app('project.config.TestingConfig')."
+            )
 
-    def drop_all(self, *args: Any, **kwargs: Any) -> None:
-        """Drop all tables; arguments as for Flask-SQLAlchemy.
 
-        :raises RuntimeError: the configuration of the current app now names another database.
-        """
-        self._check_database('drop_all')
-        super().drop_all(*args, **kwargs)
-
-    def _check_database(self, method: str) -> None:
-        url = current_app.extensions['database_url']
-        try:
-            if engine_url(current_app.config) == url:
-                return
-        except config.SettingsError:
-            pass  # so it names another one
-        raise RuntimeError(
-            f'db.{method}() was rejected: this app was created on {url.render_as_string()}, but its configuration '
-            'has changed since and names another database. Run the tests with "python manage.py test", or '
-            "create the app with its configuration: create_app('project.config.TestingConfig')."
-        )
+def _is_named(url: URL, settings: Mapping[str, Any]) -> bool:
+    """Return whether an app that is created with these settings is on the database at ``url``."""
+    try:
+        return engine_url(settings) == url
+    except config.SettingsError:
+        return False
 
 
 def _check(connection: Any, url: URL) -> None:
@@ -256,9 +272,9 @@ def _check(connection: Any, url: URL) -> None:
 
     :raises project.config.SettingsError: it is to such a database.
     """
-    if os.environ.get(REPLACED):
+    if urls := replaced():
         try:
-            if is_of_service(connection, url, by_name=True):
+            if is_among(urls, connection, url, by_name=True):
                 raise config.SettingsError(
                     f'Tests must not use {url.render_as_string()}: it is the database of DATABASE_URL.'
                 )

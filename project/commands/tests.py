@@ -100,7 +100,9 @@ def check_test_database() -> None:
     with app.app_context():
         try:
             with db.engine.connect() as connection:
-                if database_urls.is_of_service(connection.connection.dbapi_connection, db.engine.url):
+                if database_urls.is_among(
+                    database_urls.replaced(), connection.connection.dbapi_connection, db.engine.url
+                ):
                     sys.exit(database_urls.SAME_DATABASE)
                 return
         except config.SettingsError:

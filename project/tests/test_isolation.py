@@ -2,17 +2,21 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import flask_migrate
+from flask import Flask
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from project import config, create_app, database_urls, db
+from project.api.models import User
 from project.commands import tests as commands
 from project.database.identity import is_same_database
-from project.tests.base import dispose, url_of_tests
+from project.tests.base import dispose
 from project.tests.test_lesson import LessonTestCase
 
 SUBPROCESS = """
@@ -113,4 +117,47 @@ class RunningTestsTest(IsolationTestCase):
                         db.drop_all()
             else:
                 db.drop_all()
+        self.assertEqual(self.stored_users(), self.users)
+
+
+class WithoutTheCommandTest(IsolationTestCase):
+    """Tests that pytest or unittest runs, so that the test settings are not in force."""
+
+    def check_rejected(self, app: Flask, *calls: Callable[[], object]) -> None:
+        self.addCleanup(dispose, app)
+        with app.app_context():
+            for call in calls:
+                with self.subTest(call=call), self.assertRaisesRegex(RuntimeError, 'was rejected: .* manage.py test'):
+                    call()
+        self.assertEqual(self.stored_users(), self.users)
+
+    def test_testing_app_on_the_development_database_creates_and_drops_nothing(self) -> None:
+        # SQLite cannot use a file that is open under two names.
+        for url in (self.url, self.other_spelling()) if self.on_postgresql else (self.url,):
+            with self.subTest(url=url):
+                self.patch_urls(self.url, self.test_url)
+                app = create_app(type('Own', (config.DevelopmentConfig,), {'SQLALCHEMY_DATABASE_URI': url}))
+                app.config['TESTING'] = True
+                self.check_rejected(app, db.create_all, db.drop_all)
+
+    def test_tables_are_not_dropped_through_their_metadata_either(self) -> None:
+        self.patch_urls(self.url, self.test_url)
+        app = create_app('project.config.DevelopmentConfig')
+        app.config.from_object('project.config.TestingConfig')
+        self.check_rejected(
+            app,
+            lambda: db.metadata.drop_all(db.engine),
+            lambda: db.metadata.create_all(db.engine),
+            lambda: User.__table__.drop(db.engine),
+            db.drop_all,
+        )
+
+    def test_testing_app_migrates_the_development_database(self) -> None:
+        self.patch_urls(self.url, self.test_url)
+        app = create_app('project.config.DevelopmentConfig')
+        app.config['TESTING'] = True
+        self.addCleanup(dispose, app)
+        with app.app_context():
+            flask_migrate.stamp()
+            flask_migrate.upgrade()
         self.assertEqual(self.stored_users(), self.users)
