@@ -141,7 +141,8 @@ def downgrade(revision: str, force: bool) -> None:
             f'This would undo {titles}, and destroy what it made in {place()}, with {count} users; '
             'use --force to do it.'
         )
-    if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision):
+    x_arg = ['force=yes'] if force else None  # which the migrations check too
+    if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision, x_arg=x_arg):
         print_nothing_to_do()
 
 

@@ -13,7 +13,7 @@ from alembic.operations.ops import AddColumnOp, MigrationScript, ModifyTableOps
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
 from flask import current_app
-from sqlalchemy import Column, Connection, Table, event, text
+from sqlalchemy import Column, Connection, Table, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from project import readiness
@@ -161,23 +161,64 @@ def reject_encoding(ctx: MigrationContext, step: MigrationInfo, **options: Any) 
         raise CommandError(unsuitable)
 
 
-def run_on_postgresql(connection: Connection) -> None:
+def reject_loss(connection: Connection) -> Callable[..., None]:
+    """Return a function that rejects a downgrade where there are users, unless ``-x force=yes`` is given.
+
+    :param connection: the connection that runs the migrations, before the first of them.
+    :returns: a function for Alembic's ``on_version_apply``. Its error rolls the migration back.
+    """
+    is_forced = context.get_x_argument(as_dictionary=True).get('force') == 'yes'
+    has_users = inspect(connection).has_table('users') and connection.scalar(
+        text('SELECT EXISTS (SELECT 1 FROM users)')
+    )
+    connection.rollback()  # Alembic begins the transactions
+
+    def reject(step: MigrationInfo, **options: Any) -> None:
+        if has_users and not is_forced and step.is_migration and not step.is_upgrade:
+            raise CommandError(
+                'a downgrade may destroy data of users, and there are some: nothing was changed. '
+                'Use "python manage.py db downgrade --force" or "flask db downgrade -x force=yes" to do it.'
+            )
+
+    return reject
+
+
+def reject_dropped() -> None:
+    """Reject to do nothing when the table of users is missing, as after ``db.drop_all()``.
+
+    :raises CommandError: naming the command that helps.
+    """
+    schema = readiness.inspect_schema(readiness.read_patiently)
+    if schema.is_dropped:
+        raise CommandError(str(schema.outdated()))
+
+
+def has_destination() -> bool:
+    """Return whether the command is one that changes the schema or the revision, such as ``upgrade``."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
+
+
+def run_on_postgresql(connection: Connection, *on_version_apply: Callable[..., None]) -> None:
     """Run the migrations in one transaction."""
-    configure(reject_encoding, connection=connection)
+    configure(reject_encoding, *on_version_apply, connection=connection)
     with context.begin_transaction():
         # Of instances that start together, one upgrades. The others wait for its lock, and then have nothing to do.
         connection.execute(text(LOCK))
         context.run_migrations()
 
 
-def run_on_sqlite(connection: Connection) -> None:
+def run_on_sqlite(connection: Connection, *on_version_apply: Callable[..., None]) -> None:
     """Run each migration in a transaction."""
     # Dropping a table whose foreign keys are enforced would delete or reject the rows that refer to it. Within
     # a transaction the pragma does nothing, so the driver runs it, on a connection that does not return to the pool.
     connection.detach()
     connection.connection.cursor().execute('PRAGMA foreign_keys=OFF')
     with complete_copies(connection) as make_indexes:
-        configure(make_indexes, connection=connection)
+        configure(make_indexes, *on_version_apply, connection=connection)
         with context.begin_transaction():
             context.run_migrations()
 
@@ -187,9 +228,12 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
+    steps: list[object] = []
     try:
         with extension.db.engine.connect() as connection:
             run = run_on_postgresql if connection.dialect.name == 'postgresql' else run_on_sqlite
-            run(connection)
+            run(connection, reject_loss(connection), lambda **options: steps.append(options))
+        if not steps and has_destination():
+            reject_dropped()
     except DBAPIError as error:
         raise CommandError(f'the database returned an error: {str(error.orig).strip().splitlines()[0]}') from None

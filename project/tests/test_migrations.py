@@ -54,6 +54,8 @@ class MigrationTestCase(unittest.TestCase):
 
     def run_migrations(self, function, **options):
         """Run a function of Flask-Migrate, which exits with 1 when it fails, without what it prints."""
+        if function is flask_migrate.downgrade:
+            options = {'x_arg': ['force=yes']} | options
         with mock.patch('alembic.config.Config.print_stdout'):
             function(**options)
 
@@ -121,6 +123,40 @@ class MigrationsTest(MigrationTestCase):
         db.session.commit()
         self.upgrade()
         self.assertEqual(len(self.users()), 1)
+
+    def test_downgrade_is_rejected_while_there_are_users(self):
+        self.upgrade()
+        for revision in ('base', '-1', '0001'):
+            self.run_migrations(flask_migrate.downgrade, revision=revision, x_arg=[])
+            self.upgrade()
+        db.session.add(User('ann', 'ann@example.com'))
+        db.session.commit()
+        before = self.schema()
+        for revision in ('base', '-1', '0001'):
+            with (
+                self.subTest(revision=revision),
+                self.assertLogs('flask_migrate') as logs,
+                self.assertRaises(SystemExit) as end,
+            ):
+                self.run_migrations(flask_migrate.downgrade, revision=revision, x_arg=[])
+            self.assertEqual(end.exception.code, 1)
+            self.assertIn('manage.py db downgrade --force', logs.output[0])
+            self.assertEqual((self.schema(), self.revision(), len(self.users())), (before, '0002', 1))
+        self.run_migrations(flask_migrate.stamp, revision='0001')
+        self.assertEqual(self.revision(), '0001')
+
+    def test_upgrade_of_dropped_tables_is_rejected(self):
+        self.upgrade()
+        db.drop_all()
+        with self.assertLogs('flask_migrate') as logs, self.assertRaises(SystemExit) as end:
+            self.upgrade()
+        self.assertEqual(end.exception.code, 1)
+        self.assertIn('python manage.py recreate_db', logs.output[0])
+        for function in (flask_migrate.current, flask_migrate.heads):
+            self.run_migrations(function)
+        self.run_migrations(flask_migrate.stamp, revision='base')
+        self.upgrade()
+        self.assertEqual(self.tables(), {'users'})
 
     def test_models_and_migrations_make_the_same(self):
         self.upgrade()
