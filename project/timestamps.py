@@ -1,10 +1,11 @@
 """Timestamps: the column type, the text, and parsing. All are in UTC; a naive ``datetime`` means UTC."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Dialect, String
+from sqlalchemy import ColumnElement, DateTime, Dialect, String, TextClause
 from sqlalchemy.dialects.sqlite import DATETIME
 from sqlalchemy.event import listens_for
 from sqlalchemy.ext.compiler import compiles
@@ -48,11 +49,20 @@ def parse(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+class _Text(DATETIME):
+    """SQLite's text of a timestamp, read in any form of ISO 8601."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:
+        """Return the function that parses a stored text. CURRENT_TIMESTAMP has a space for the T, and no zone."""
+        return lambda text: None if text is None else datetime.fromisoformat(text)
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """A column of timestamps, whatever the time zone of the machine or of the session.
 
     PostgreSQL has a type for it. SQLite has none and drops the zone, so there the column holds the text of
-    :func:`to_text`, which sorts as the timestamps do.
+    :func:`to_text`, which sorts as the timestamps do. SQL expressions that are assigned to an attribute, or are the
+    default of a column, are converted to it; a ``server_default`` or a statement of one's own is not.
     """
 
     impl = DateTime(timezone=True)
@@ -62,7 +72,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Return the column's type on ``dialect``."""
         if dialect.name == 'sqlite':
             stored = '%(year)04d-%(month)02d-%(day)02dT%(hour)02d:%(minute)02d:%(second)02d.%(microsecond)06dZ'
-            return DATETIME(storage_format=stored, regexp=r'(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)\.(\d+)Z')
+            return _Text(storage_format=stored)
         return super().load_dialect_impl(dialect)
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -100,18 +110,49 @@ def _in_utc_sqlite(element: _in_utc, compiler: SQLCompiler, **kw: Any) -> str:
     return compiler.process(element.clauses, **kw)
 
 
+class as_stored(FunctionElement[datetime]):  # noqa: N801, since SQL functions have lower-case names
+    """``as_stored(expression)``: a timestamp in the form that a UTCDateTime column has.
+
+    SQLite's own functions return other forms, such as ``2026-11-22 16:13:51``, which do not sort with that of the
+    column. Those have milliseconds at most.
+    """
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(as_stored, 'postgresql')
+def _as_stored_postgresql(element: as_stored, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(as_stored, 'sqlite')
+def _as_stored_sqlite(element: as_stored, compiler: SQLCompiler, **kw: Any) -> str:
+    text = compiler.process(element.clauses, **kw)
+    return (
+        f"CASE WHEN {text} LIKE '____-__-__T__:__:__.______Z' THEN {text} "
+        f"ELSE strftime('%Y-%m-%dT%H:%M:%f000Z', {text}) END"
+    )
+
+
 def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute[Any]) -> None:
-    """Listen to assignments to ``attribute`` if its column is a :class:`UTCDateTime`, and convert them to UTC.
+    """Convert what is assigned to ``attribute`` to UTC, and its SQL defaults, if its column is a UTCDateTime.
 
     So an attribute reads the same before and after it is stored. This is a listener for SQLAlchemy's event
     ``attribute_instrument`` (its manual: "ORM Events").
     """
     prop = attribute.property
-    if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0].type, UTCDateTime):
+    if not (isinstance(prop, ColumnProperty) and isinstance(prop.columns[0].type, UTCDateTime)):
+        return
+    for default in (prop.columns[0].default, prop.columns[0].onupdate):
+        if getattr(default, 'is_clause_element', False) and not isinstance(default.arg, as_stored):
+            default.arg = as_stored(default.arg)
 
-        @listens_for(attribute, 'set', retval=True)
-        def convert(target: object, value: Any, *rest: Any) -> Any:
-            return as_utc(value) if isinstance(value, datetime) else value  # None, or an SQL expression
+    @listens_for(attribute, 'set', retval=True)
+    def convert(target: object, value: Any, *rest: Any) -> Any:
+        if isinstance(value, datetime):
+            return as_utc(value)
+        return as_stored(value) if isinstance(value, ColumnElement | QueryableAttribute | TextClause) else value
 
 
 class as_text(FunctionElement[str]):  # noqa: N801, since SQL functions have lower-case names
@@ -139,6 +180,6 @@ def _as_text_sqlite(element: as_text, compiler: SQLCompiler, **kw: Any) -> str:
 def rfc3339(text: str) -> str:
     """Return the text of :func:`to_text` for what :class:`as_text` selected.
 
-    :param text: PostgreSQL has a space for the T, no Z, and no zeros at the end.
+    :param text: PostgreSQL, and CURRENT_TIMESTAMP of SQLite, have a space for the T, no Z, and no zeros at the end.
     """
-    return f'{text[:10]}T{text[11:19]}.{text[20:26]:0<6}Z'
+    return f'{text[:10]}T{text[11:19]}.{text[20:26].rstrip("Z"):0<6}Z'

@@ -283,3 +283,69 @@ class JSONTest(BaseTestCase):
                 self.assertEqual(self.app.json.dumps(value), f'"{TEXT}"')
                 self.assertEqual(self.app.json.dumps([value], indent=1), f'[\n "{TEXT}"\n]')
         self.assertIn('GMT', Flask('other').json.dumps(NOON))  # which this project does differently
+
+
+class ExpressionTest(BaseTestCase):
+    """SQL expressions as timestamps."""
+
+    def test_assigned_expression_reads_and_sorts_as_other_timestamps(self):
+        for number, expression in enumerate((db.func.now(), db.func.current_timestamp(), text('CURRENT_TIMESTAMP'))):
+            user = User('ann', f'{number}@example.com')
+            user.created_at = expression
+            db.session.add(user)
+            db.session.commit()
+            self.assertLess(abs(user.created_at - timestamps.utcnow()), timedelta(minutes=1))
+        other = User('bee', 'bee@example.com', NOON)
+        later = User('cat', 'cat@example.com', timestamps.utcnow() + timedelta(seconds=5))
+        db.session.add_all([other, later])
+        db.session.flush()
+        later.created_at = User.created_at  # keeps the microseconds
+        first = db.session.query(User).order_by(User.id).first()
+        before = first.created_at
+        first.created_at = select(User.created_at).where(User.id == other.id).scalar_subquery()
+        db.session.commit()
+        self.assertNotEqual(before, NOON)
+        self.assertEqual(first.created_at, NOON)
+        listed = self.list_users()
+        self.assertEqual(listed[0]['username'], 'cat')
+        for user in listed:
+            self.assertRegex(user['created_at'], timestamps.RFC3339)
+        if not self.on_postgresql:
+            for stored in db.session.scalars(text('SELECT created_at FROM users')):
+                self.assertRegex(stored, timestamps.RFC3339)
+
+    def test_stored_texts_of_other_forms_are_read(self):
+        if self.on_postgresql:
+            self.skipTest('PostgreSQL has a type for timestamps')
+        for number, (stored, expected) in enumerate((
+            ('2026-07-01 12:00:00', '2026-07-01T12:00:00.000000Z'),
+            ('2026-07-01T12:00:00Z', '2026-07-01T12:00:00.000000Z'),
+            ('2026-07-01 12:00:00.123', '2026-07-01T12:00:00.123000Z'),
+            ('2026-07-01T12:00:00.123Z', '2026-07-01T12:00:00.123000Z'),
+            (TEXT, TEXT),
+)):  # fmt: skip
+            with self.subTest(stored=stored):
+                row = {'username': 'ann', 'email': f'{number}@example.com', 'created_at': literal(stored, db.Text)}
+                db.session.execute(insert(User).values(**row))
+                db.session.commit()
+                (user,) = (user for user in self.list_users() if user['email'] == row['email'])
+                self.assertEqual(user['created_at'], expected)
+                self.assertEqual(timestamps.to_text(db.session.get(User, user['id']).created_at), expected)
+
+    def test_defaults_of_a_column_are_expressions(self):
+        class Visit(db.Model):
+            id = db.Column(db.Integer, primary_key=True)
+            begun_at = db.Column(timestamps.UTCDateTime, default=db.func.now(), onupdate=db.func.now())
+            stored_at = db.Column(timestamps.UTCDateTime, server_default=db.func.now())
+
+        self.addCleanup(db.metadata.remove, Visit.__table__)
+        self.addCleanup(Visit.__table__.drop, db.engine)
+        self.addCleanup(db.session.remove)
+        Visit.__table__.create(db.engine)
+        db.session.add(Visit())
+        db.session.commit()
+        visit = db.session.scalar(select(Visit).where(Visit.begun_at > timestamps.utcnow() - timedelta(minutes=1)))
+        self.assertLess(abs(visit.begun_at - visit.stored_at), timedelta(minutes=1))
+        visit.id = 7
+        db.session.commit()
+        self.assertEqual(visit.begun_at.tzinfo, UTC)
