@@ -1,12 +1,13 @@
 """The commands that change the schema of the database: ``recreate_db``, and those of ``db``."""
 
+import re
 import sys
 
 import flask_migrate
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from flask import current_app
-from sqlalchemy import func, inspect, select, table, text
+from sqlalchemy import Connection, func, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
 from project import db, readiness
@@ -39,16 +40,37 @@ class RecreateDb(Command):
         count = _count_users()
         if _in_production() and not force:
             sys.exit(f'This would destroy the {count} users in {place()}. In production that needs --force.')
-        print(f'Dropping the {count} users in {place()}.')
         try:
             with db.engine.begin() as connection:
+                if connection.dialect.name == 'sqlite' and (dependents := _sqlite_dependents(connection)):
+                    sys.exit(f'Nothing was dropped: these depend on the tables: {", ".join(dependents)}.')
                 db.metadata.drop_all(connection)
                 for name in ('alembic_version', '"user"'):
                     connection.execute(text(f'DROP TABLE IF EXISTS {name}'))
         except DBAPIError as error:
             sys.exit(f'Nothing was dropped: {_reason(error)}.')
+        print(f'Dropped the {count} users in {place()}.')
         flask_migrate.upgrade()
         print('The tables are new and empty.')
+
+
+def _sqlite_dependents(connection: Connection) -> list[str]:
+    """Return the views that read the tables of the models, and the other tables with rows that refer to them.
+
+    SQLite would drop the tables all the same, and delete the rows whose foreign keys say ON DELETE CASCADE.
+    """
+    ours = {name.lower() for name in db.metadata.tables}
+    views = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
+    dependents = [f'view {name}' for name, sql in views if ours.intersection(re.findall(r'\w+', sql.lower()))]
+    references = connection.execute(
+        text(
+            'SELECT DISTINCT sqlite_master.name, lower("table") FROM sqlite_master, pragma_foreign_key_list(name)'
+            " WHERE type = 'table'"
+        )
+    )
+    others = {name for name, referred in references if referred in ours and name.lower() not in ours}
+    filled = [name for name in others if connection.scalar(select(select(text('1')).select_from(table(name)).exists()))]
+    return sorted([*dependents, *(f'table {name}' for name in filled)])
 
 
 def _in_production() -> bool:

@@ -98,7 +98,7 @@ class DatabaseCommandsTest(CommandTestCase):
     def test_recreate_db_drops_all_users_and_says_how_many(self):
         self.run_command('recreate_db')
         self.run_command('seed_db')
-        self.assertIn('Dropping the 2 users in ', self.run_command('recreate_db'))
+        self.assertIn('Dropped the 2 users in ', self.run_command('recreate_db'))
         self.assertEqual(self.users(), [])
 
     def test_recreate_db_leaves_nothing_of_the_table_of_2017(self):
@@ -106,7 +106,7 @@ class DatabaseCommandsTest(CommandTestCase):
             OLD.create(connection)
             user = {'username': 'ann', 'email': 'ann@example.com', 'active': True, 'created_at': NOON}
             connection.execute(OLD.insert(), user)
-        self.assertIn('Dropping the 1 users', self.run_command('recreate_db'))
+        self.assertIn('Dropped the 1 users', self.run_command('recreate_db'))
         self.assertEqual(self.users(), [])
 
     def test_recreate_db_that_cannot_drop_a_table_drops_none(self):
@@ -127,6 +127,36 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertEqual(len(self.users()), 2)
         self.assertTrue(inspect(db.engine).has_table('user'))
         self.assertIn(f'{HEAD} (head)', self.run_command('db', 'current'))
+
+    def test_recreate_db_keeps_what_depends_on_the_users(self):
+        self.run_command('db', 'upgrade')
+        self.run_command('seed_db')
+        table = 'CREATE TABLE notes (user_id integer REFERENCES users (id) ON DELETE CASCADE)'
+        for drop, name, *create in (
+            ('DROP TABLE notes', 'notes', table, 'INSERT INTO notes SELECT id FROM users'),
+            ('DROP VIEW newest', 'newest', 'CREATE VIEW newest AS SELECT * FROM USERS'),
+        ):
+            with self.subTest(name=name):
+                with db.engine.begin() as connection:
+                    for statement in create:
+                        connection.execute(text(statement))
+                said = self.run_command('recreate_db', code=rf'\ANothing was dropped: [^\n]*\b{name}\b[^\n]*\.\Z')
+                self.assertEqual(said, '')
+                self.assertEqual(len(self.users()), 2)
+                with db.engine.begin() as connection:
+                    if name == 'notes':
+                        self.assertEqual(connection.scalar(text('SELECT count(*) FROM notes')), 2)
+                    connection.execute(text(drop))
+        self.assertIn('Dropped the 2 users', self.run_command('recreate_db'))
+
+    def test_recreate_db_on_sqlite_needs_no_empty_table_of_others_to_go(self):
+        if db.engine.dialect.name == 'postgresql':
+            self.skipTest('PostgreSQL rejects to drop a table that a foreign key refers to')
+        self.run_command('db', 'upgrade')
+        with db.engine.begin() as connection:
+            connection.execute(text('CREATE TABLE notes (user_id integer REFERENCES users (id))'))
+            connection.execute(text('CREATE VIEW ours AS SELECT * FROM notes'))
+        self.run_command('recreate_db')
 
     def test_seed_db_adds_the_two_users_of_the_original_once(self):
         self.run_command('recreate_db')
@@ -323,7 +353,7 @@ class WaitingTest(CommandTestCase):
         )
         said = self.run_command('recreate_db')
         self.assertEqual(sleep.call_count, 3)
-        self.assertRegex(said, r'\AWaiting up to 30 s for the database .*: Connection refused\nDropping')
+        self.assertRegex(said, r'\AWaiting up to 30 s for the database .*: Connection refused\nDropped')
         self.assertEqual(self.users(), [])
 
     def test_server_that_does_not_start_is_reported_in_time(self):
