@@ -172,8 +172,8 @@ def parse(text: str | URL, variable: str) -> URL:
         url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
         try:
             libpq.servers(libpq.parameters(connect_arguments(url)))
-        except (ArgumentError, psycopg2.Error) as error:
-            raise config.SettingsError(f'{variable} cannot be used: {str(error).strip()}.') from None
+        except (ArgumentError, TypeError, psycopg2.Error) as error:
+            raise config.SettingsError(f'{variable} cannot be used: {" ".join(str(error).split())}.') from None
         return url
     name = url.database or ':memory:'
     # A name that begins with "file:" is a URL of SQLite's own, which has many forms for one file.

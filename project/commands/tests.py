@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from project import config, create_app, database_urls, db
@@ -107,7 +107,7 @@ def check_test_database() -> None:
                 return
         except config.SettingsError:
             sys.exit(database_urls.SAME_DATABASE)
-        except OperationalError as error:
+        except DBAPIError as error:
             url, reason = db.engine.url, str(error.orig).strip().splitlines()[0]
         finally:
             for engine in db.engines.values():
@@ -125,7 +125,7 @@ def _exists(url: URL) -> bool:
         with server.connect() as connection:
             statement = text('SELECT count(*) FROM pg_database WHERE datname = :name')
             return connection.scalar(statement, {'name': url.database}) > 0
-    except OperationalError:
+    except DBAPIError:
         return True
 
 

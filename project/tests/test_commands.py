@@ -398,6 +398,10 @@ class WaitingTest(CommandTestCase):
                 wrong = url.set(**change).render_as_string(hide_password=False)
                 self.assert_reported(wrong, rf'\ACannot connect to the database {words}')
 
+    def test_file_that_is_no_database_is_reported_at_once(self):
+        words = r'\ACannot connect to the database .*test_commands\.py: file is not a database\Z'
+        self.assert_reported(f'sqlite:///{__file__}', words)
+
     def test_server_that_refuses_connections_is_waited_for(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         words = r'\ANo database after 0 s: users at 127\.0\.0\.1:1, localhost:1: Connection refused\Z'
@@ -573,6 +577,8 @@ class RunTestsTest(CommandTestCase):
             ),
             ('sqlite:////nowhere/t.db', 'Cannot connect to the test database .*: unable to open .*'),
             ('sqlite://', 'DATABASE_TEST_URL must name .*'),
+            (f'sqlite:///{__file__}', 'Cannot connect to the test database .*: file is not a database. Check .*'),
+            ('postgres://u:secret@h/t?nonsense=1', 'DATABASE_TEST_URL cannot be used: .*"nonsense"\\.'),
             (config.BaseConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL names the database of DATABASE_URL.*'),
         ):
             self.check_one_line(test_url, line)

@@ -75,6 +75,17 @@ class TestDatabaseTest(IsolationTestCase):
             with self.subTest(url=url), self.assertRaisesRegex(config.SettingsError, 'DATABASE_URL must name'):
                 database_urls.parse(url, 'DATABASE_URL')
 
+    def test_wrong_option_of_libpq_is_rejected(self) -> None:
+        for query, words in (
+            ('nonsense=secret', 'nonsense'),
+            ('database=secret', 'database'),
+            ('host=a:1&host=b:2&port=secret', 'DATABASE'),
+        ):
+            with self.subTest(query=query), self.assertRaisesRegex(config.SettingsError, words) as raised:
+                database_urls.parse(f'postgres://u:secret@h/users?{query}', 'DATABASE_URL')
+            self.assertRegex(str(raised.exception), r'\ADATABASE_URL cannot be used: [^\n]*\Z')
+            self.assertNotIn('secret', str(raised.exception))
+
     def test_database_is_compared_with_others(self) -> None:
         if not self.on_postgresql:
             self.skipTest('files are compared instead')
