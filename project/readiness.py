@@ -29,6 +29,14 @@ UNRECORDED = (
     'The tables are older than the code, and the database records no revision. '
     'Run "python manage.py db stamp REVISION" with the revision that they have, then "python manage.py db upgrade".'
 )
+UNSTAMPED = (
+    'The table of users exists, but the database records no revision, as after db.create_all(). '
+    'If its tables are those of the code, "python manage.py db stamp head" records that.'
+)
+UNKNOWN = (
+    'The database records revision {}, which the code does not have. Use the code that has it; or, if there is none, '
+    'run "flask --app manage db stamp --purge REVISION" with the revision of the code that the tables have.'
+)
 NO_MIGRATION = (
     'The models have changed without a migration. '
     'Run "python manage.py db migrate", then "python manage.py db upgrade".'
@@ -75,8 +83,17 @@ class Schema:
         # SQL_ASCII holds bytes of any encoding, and counts them instead of characters.
         return None if self.encoding == 'UTF8' else ENCODING.format(self.encoding)
 
+    def unknown(self) -> str | None:
+        """Return what to do about recorded revisions that the code does not have, or None if it has all of them."""
+        known, _ = _migrations(current_app.extensions['migrate'].directory)
+        missing = self.revisions - known
+        return UNKNOWN.format(', '.join(sorted(missing))) if missing else None
+
     def outdated(self) -> str | None:
-        """Return which command brings the database to the newest revision, or None if it is there or beyond."""
+        """Return which command brings the database to the newest revision.
+
+        :returns: None if the database is up to date or newer.
+        """
         known, heads = _migrations(current_app.extensions['migrate'].directory)
         if not self.has_users:
             return DROPPED.format(', '.join(sorted(self.revisions))) if self.revisions else NO_TABLES

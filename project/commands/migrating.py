@@ -12,14 +12,9 @@ from flask import current_app
 from project import readiness
 from project.commands.waiting import place, wait_for_database
 
-UNRECORDED = (
-    'The table of users exists, but the database records no revision, as after db.create_all(). '
-    'If its tables are those of the code, "python manage.py db stamp head" records that.'
-)
-
 
 def require_migrated() -> readiness.Schema:
-    """Return the state of the schema, or exit with the command that helps if its tables do not fit its revision."""
+    """Return the state of the schema, or exit with the command that helps if its revision is wrong."""
     wait_for_database()
     schema = readiness.inspect_schema(readiness.read_patiently)
     if schema.is_dropped or schema.is_unrecorded:
@@ -28,7 +23,9 @@ def require_migrated() -> readiness.Schema:
     if schema.is_dropped:
         sys.exit(schema.problem())
     if schema.is_unrecorded:
-        sys.exit(UNRECORDED)
+        sys.exit(readiness.UNSTAMPED)
+    if unknown := schema.unknown():
+        sys.exit(unknown)
     return schema
 
 

@@ -151,6 +151,9 @@ def downgrade(revision: str, force: bool) -> None:
     :param force: do so even if there are users, and in production.
     """
     recorded = require_migrated().revisions
+    if not recorded and revision == '-1':
+        print_nothing_to_do()
+        return
     scripts = ScriptDirectory(current_app.extensions['migrate'].directory)
     try:
         undone = list(scripts.iterate_revisions(tuple(recorded), revision, select_for_downgrade=True))

@@ -19,6 +19,7 @@ import urllib.request
 from pathlib import Path
 from unittest import mock
 
+import flask_migrate
 from click.testing import CliRunner
 from flask.cli import FlaskGroup
 from sqlalchemy import Column, Integer, Table, inspect, text
@@ -229,6 +230,23 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertRegex(self.run_command('db', 'downgrade', 'base'), r'\ANothing to do: .* is at revision base\.\n\Z')
         for revision in ('nope', '-5'):
             self.run_command('db', 'downgrade', revision, code=rf'\AError: .*{revision}')
+
+    def test_db_downgrade_of_an_empty_database_does_nothing(self):
+        for _ in range(2):
+            self.assertRegex(self.run_command('db', 'downgrade'), r'\ANothing to do: .* is at revision base\.\n\Z')
+            self.run_command('db', 'upgrade')
+            self.run_command('db', 'downgrade', 'base')
+
+    def test_revision_that_the_code_does_not_have_is_reported_with_what_helps(self):
+        self.run_command('db', 'upgrade')
+        with db.engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = 'abc'"))
+        for command in (['downgrade'], ['downgrade', '--force'], ['upgrade'], ['migrate'], ['check']):
+            with self.subTest(command=command):
+                words = r'\AThe database records revision abc, which .* db stamp --purge REVISION'
+                self.run_command('db', *command, code=words)
+        flask_migrate.stamp(purge=True)
+        self.assertIn('Nothing to do', self.run_command('db', 'upgrade'))
 
     def test_db_downgrade_needs_force_where_there_are_users(self):
         self.run_command('db', 'upgrade')
