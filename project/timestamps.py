@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, DateTime, Dialect, String, TextClause
@@ -12,6 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ColumnProperty, QueryableAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 RFC3339 = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z')
@@ -82,6 +83,18 @@ class UTCDateTime(TypeDecorator[datetime]):
         ``datetime`` does not have.
         """
         return _in_utc(column, type_=self)
+
+    def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:
+        """Return this type for a value that a statement compares with the column.
+
+        :raises TypeError: it is a date, a text, a number or a ``timedelta``. The databases treat these differently.
+        """
+        if isinstance(value, date | str | int | float | timedelta) and not isinstance(value, datetime):
+            raise TypeError(
+                f'a timestamp can be compared with a datetime, not with a {type(value).__name__}; '
+                'to add a timedelta, add it to the datetime'
+            )
+        return self
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return ``value`` in UTC, as it is stored and compared."""

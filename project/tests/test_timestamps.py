@@ -314,6 +314,24 @@ class ExpressionTest(BaseTestCase):
             for stored in db.session.scalars(text('SELECT created_at FROM users')):
                 self.assertRegex(stored, timestamps.RFC3339)
 
+    def test_other_values_than_a_datetime_are_rejected(self):
+        for value in (timedelta(1), NOON.date(), TEXT, 1):
+            for calculate in (lambda value: User.created_at + value, lambda value: User.created_at > value):
+                words = f'compared with a datetime, not with a {type(value).__name__}'
+                with self.subTest(value=value), self.assertRaisesRegex(TypeError, words):
+                    calculate(value)
+        with self.assertRaises(TypeError):
+            User.created_at.in_([TEXT])
+        db.session.add(User('ann', 'ann@example.com', NOON))
+        for criterion, count in (
+            (User.created_at.in_([NAIVE, IN_TOKYO]), 1),
+            (User.created_at.in_([]), 0),
+            (User.created_at.is_(None), 0),
+            (User.created_at.between(NAIVE, NOON + timedelta(1)), 1),
+        ):
+            with self.subTest(criterion=criterion):
+                self.assertEqual(db.session.query(User).filter(criterion).count(), count)
+
     def test_stored_texts_of_other_forms_are_read(self):
         if self.on_postgresql:
             self.skipTest('PostgreSQL has a type for timestamps')
