@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -16,9 +17,9 @@ OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 class OrjsonProvider(JSONProvider):
     """Reads and writes Flask's JSON, and keeps the order of an object's keys.
 
-    A ``datetime`` is written as RFC 3339, see :mod:`project.timestamps`. All other values are written as by Flask's own
-    provider, except NaN and the infinities, which JSON does not have. They become ``null``, or raise ValueError if
-    orjson cannot write the rest of ``obj``.
+    A ``datetime`` is written as RFC 3339, see :mod:`project.timestamps`. A member of an ``Enum`` is written as its
+    value. All other values are written as by Flask's own provider, except NaN and the infinities, which JSON does not
+    have. They become ``null``, or raise ValueError if orjson cannot write the rest of ``obj``.
     """
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
@@ -32,7 +33,8 @@ class OrjsonProvider(JSONProvider):
             try:
                 return orjson.dumps(obj, _default, OPTIONS).decode()
             except orjson.JSONEncodeError:
-                pass  # json also writes keys that are numbers, named tuples, and integers of any length
+                # json also writes keys that are numbers, named tuples, and integers of any length.
+                kwargs = {'separators': (',', ':')}
         return json.dumps(obj, **{'default': _default, 'allow_nan': False, **kwargs})
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
@@ -46,4 +48,6 @@ class OrjsonProvider(JSONProvider):
 def _default(value: Any) -> Any:
     if isinstance(value, datetime):
         return timestamps.to_text(value)
+    if isinstance(value, Enum):
+        return value.value
     return DefaultJSONProvider.default(value)
