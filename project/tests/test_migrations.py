@@ -275,6 +275,24 @@ class TakeOverTest(MigrationTestCase):
                 self.assertEqual((response.status_code, response.json['data']['id']), (201, 1001))
                 self.run_migrations(flask_migrate.downgrade, revision='base')
 
+    def test_next_id_that_was_set_by_hand_is_kept(self):
+        if db.engine.dialect.name != 'postgresql':
+            self.skipTest('SQLite has no sequences')
+        for statement, expected in (
+            ("SELECT setval('user_id_seq', 5000, false)", 5000),
+            ("SELECT setval('user_id_seq', 5000)", 5001),
+            ("SELECT setval('user_id_seq', 1, false)", 42),
+            ('ALTER SEQUENCE user_id_seq OWNED BY NONE', 42),
+        ):
+            with self.subTest(statement=statement):
+                self.store_old({'id': 41, 'email': 'ann@example.com'})
+                with db.engine.begin() as connection:
+                    connection.execute(text(statement))
+                self.upgrade()
+                response = self.app.test_client().post('/users', json={'username': 'bee', 'email': 'bee@example.com'})
+                self.assertEqual((response.status_code, response.json['data']['id']), (201, expected))
+                self.run_migrations(flask_migrate.downgrade, revision='base')
+
     def test_table_without_users_is_taken_over(self):
         self.store_old()
         self.upgrade()
@@ -346,7 +364,7 @@ class TakeOverTest(MigrationTestCase):
 
     def test_blank_addresses_that_clash_are_reported_as_blank(self):
         self.store_old(*({'email': email} for email in ('', ' \t', 'ann@example.com')))
-        self.rejected('to one only: blank (2 users)')
+        self.rejected('must be unique: blank (2 users)')
 
     def test_message_about_many_clashes_is_short(self):
         self.store_old(*({'email': f'{number:02}@example.com'} for number in [*range(14), *range(14)]))

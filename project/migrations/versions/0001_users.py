@@ -84,7 +84,7 @@ def reject_clashes(connection: sa.Connection) -> None:
         more = f' and {len(clashes) - 10} more' if len(clashes) > 10 else ''
         raise CommandError(
             'nothing was changed: in the table "user" these emails belong to more than one user, '
-            f'and each may belong to one only: {named}{more}'
+            f'and each email must be unique: {named}{more}'
         )
 
 
@@ -112,12 +112,14 @@ def copy(connection: sa.Connection, users: sa.Table) -> None:
 
 
 def continue_sequence(connection: sa.Connection) -> None:
-    """Let the next id be higher than any that the old table has given, to users who were deleted too.
+    """Continue the ids of the old table, including those of deleted users.
 
     SQLite remembers the ids of deleted users only in a table made with AUTOINCREMENT.
     """
     if connection.dialect.name == 'postgresql':
-        given = "SELECT pg_sequence_last_value(pg_get_serial_sequence('\"user\"', 'id')::regclass)"
+        sequence = connection.scalar(sa.text("SELECT pg_get_serial_sequence('\"user\"', 'id')"))
+        # After setval(sequence, id, false) the next id is last_value itself. None if the column owns no sequence.
+        given = f'SELECT last_value - 1 + is_called::int FROM {sequence}' if sequence else 'SELECT 0'  # noqa: S608, quoted by PostgreSQL
         continuing = ["SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"]
     else:  # users has AUTOINCREMENT, so the table sqlite_sequence exists
         given = "SELECT seq FROM sqlite_sequence WHERE name = 'user'"

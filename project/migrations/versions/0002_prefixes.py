@@ -45,5 +45,5 @@ def reject_clashes(connection: sa.Connection) -> None:
     if clashes := connection.execute(sa.text(statement)).all():
         named = ', '.join(f'{email} ({count} users)' for email, count in clashes)
         raise CommandError(
-            f'nothing was changed: these emails belong to more than one user, and each may belong to one only: {named}'
+            f'nothing was changed: these emails belong to more than one user, and each email must be unique: {named}'
         )
