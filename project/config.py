@@ -78,8 +78,10 @@ def default_settings() -> type:
     :raises SettingsError: no such class exists.
     """
     settings = import_string(os.environ.get('APP_SETTINGS') or 'project.config.DevelopmentConfig', silent=True)
-    if not isinstance(settings, type):
-        raise SettingsError('APP_SETTINGS must name a class such as project.config.ProductionConfig.')
+    if not (isinstance(settings, type) and issubclass(settings, BaseConfig)):
+        raise SettingsError(
+            'APP_SETTINGS must name a class derived from BaseConfig, such as project.config.ProductionConfig.'
+        )
     return settings
 
 
@@ -130,7 +132,8 @@ def _check_production(config: Config) -> None:
 def _integer(config: Config, name: str, least: int, most: int) -> int:
     text = str(config[name])
     if text not in map(str, range(least, most + 1)):
-        raise SettingsError(f'{name} must be a whole number from {least} to {most}.')
+        allowed = '0 or 1' if (least, most) == (0, 1) else f'a whole number from {least} to {most}'
+        raise SettingsError(f'{name} must be {allowed}.')
     return int(text)
 
 

@@ -80,6 +80,8 @@ def run_tests(names: list[str]) -> unittest.TestResult:
     check_test_database()
     loader = unittest.TestLoader()
     if modules:
+        for name in modules:
+            _require_test(name)
         suite = loader.loadTestsFromNames(modules)
     else:
         suite = loader.discover(str(TESTS), pattern='test*.py', top_level_dir=str(ROOT))
@@ -92,6 +94,23 @@ def _module(name: str) -> str:
         if (folder / f'{name.partition(".")[0]}.py').is_file():
             return '.'.join((*folder.relative_to(ROOT).parts, name))
     sys.exit(f'There is no module of tests named {name}.')
+
+
+def _require_test(name: str) -> None:
+    """Exit with one line if a module of tests has no such class or method.
+
+    :param name: the full name of the module, perhaps with a class and a method.
+    """
+    prefix = 'project.tests.heavy.' if name.startswith('project.tests.heavy.') else 'project.tests.'
+    module, _, attributes = name.removeprefix(prefix).partition('.')
+    try:
+        found = importlib.import_module(f'{prefix}{module}')
+    except Exception:
+        return  # the loader reports it with its traceback
+    for attribute in filter(None, attributes.split('.')):
+        found = getattr(found, attribute, None)
+    if found is None:
+        sys.exit(f'There is no test named {attributes} in {module}.')
 
 
 def check_test_database() -> None:

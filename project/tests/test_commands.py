@@ -577,6 +577,12 @@ class RunTestsTest(CommandTestCase):
     def test_test_of_an_unknown_module_fails(self):
         self.run_command('test', 'test_nothing', code='There is no module of tests named test_nothing.')
 
+    def test_test_of_an_unknown_class_or_method_fails(self):
+        for name in ('Nope', 'ScratchProduction.nope', 'Nope.nope'):
+            with self.subTest(name=name):
+                line = rf'\AThere is no test named {name} in test_commands\.\Z'
+                self.run_command('test', f'test_commands.{name}', code=line)
+
     def check_one_line(self, test_url, line):
         """Check that the tests are not run on this database, for a reason that is one line."""
         with (

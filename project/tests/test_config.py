@@ -223,6 +223,15 @@ class SettingsTest(ConfigTestCase):
                 with self.subTest(name=name, bad=bad):
                     self.assert_rejected(f'{name} {" ".join(choices)}', 'DevelopmentConfig', **{name: bad})
 
+    def test_class_that_is_no_configuration_is_rejected(self) -> None:
+        environment = mock.patch.dict(os.environ, APP_SETTINGS='builtins.dict')
+        with environment, self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS .* BaseConfig'):
+            create_app()
+
+    def test_number_of_two_values_is_rejected_by_naming_both(self) -> None:
+        with self.assertRaisesRegex(config.SettingsError, r'\AMETRICS must be 0 or 1\.\Z'):
+            self.app('DevelopmentConfig', METRICS='2')
+
     def test_lists_are_separated_by_commas(self):
         for text, items in ((' a ,b,, ', ['a', 'b']), ('a', ['a']), (',', [])):
             with self.subTest(text=text):
