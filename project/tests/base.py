@@ -1,6 +1,7 @@
 """The base of the tests: an app on the test database, and helpers that act as a client.
 
-Only the test database is ever emptied: each function that deletes calls :func:`refuse_other_databases` first.
+Only the test database is ever emptied: :func:`refuse_other_databases` checks that before anything is deleted, and
+``use_test_settings`` that it is not the database of the service.
 """
 
 import contextlib
@@ -49,20 +50,19 @@ def url_of_tests() -> URL:
 
 
 def refuse_other_databases(url: URL) -> None:
-    """Raise an error unless ``url``, of a database that is to be emptied, is that of the test database only.
+    """Raise an error unless ``url``, of a database that is to be emptied, is that of the test database.
 
     :raises RuntimeError: it is that of another database.
-    :raises project.config.SettingsError: it is that of the service, too.
     """
     test_url = url_of_tests()
     if database_urls.places(url) != database_urls.places(test_url):
         raise RuntimeError(f'{url} is not the test database {test_url}: nothing was deleted.')
-    database_urls.use_test_settings()  # for those who run the tests without manage.py
 
 
 def empty_tables() -> None:
     """Remove all users from the database of the current app, which gets new tables the first time."""
     refuse_other_databases(db.engine.url)
+    database_urls.use_test_settings()  # when the tests run without manage.py
     if db.engine.url not in _with_tables:
         db.drop_all()
         db.create_all()
@@ -80,6 +80,7 @@ def scratch_database() -> Iterator[str]:
             yield f'sqlite:///{folder}/scratch.db'
         return
     refuse_other_databases(url)
+    database_urls.use_test_settings()  # when the tests run without manage.py
     schema = f'scratch_{secrets.token_hex(4)}'
     engine = create_engine(url, poolclass=NullPool)
     try:

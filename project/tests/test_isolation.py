@@ -16,6 +16,7 @@ from project import config, create_app, database_urls, db
 from project.api.models import User
 from project.commands import tests as commands
 from project.database.identity import is_same_database
+from project.tests import base
 from project.tests.base import dispose
 from project.tests.test_lesson import LessonTestCase
 
@@ -162,6 +163,11 @@ class WithoutTheCommandTest(IsolationTestCase):
             lambda: User.__table__.drop(db.engine),
             db.drop_all,
         )
+
+    def test_check_of_the_test_database_changes_no_setting(self) -> None:
+        before = dict(os.environ)
+        base.refuse_other_databases(base.url_of_tests())
+        self.assertEqual(dict(os.environ), before)
 
     def test_testing_app_migrates_the_development_database(self) -> None:
         self.patch_urls(self.url, self.test_url)
