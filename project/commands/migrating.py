@@ -10,7 +10,7 @@ from alembic.script import Script
 from flask import current_app
 
 from project import readiness
-from project.commands.waiting import place, wait_for_database
+from project.commands.waiting import describe_database, wait_for_database
 
 
 def require_migrated() -> readiness.Schema:
@@ -84,4 +84,4 @@ def recorded_revision() -> str:
 
 def print_nothing_to_do() -> None:
     """Print that the database needs no migration."""
-    print(f'Nothing to do: {place()} is at revision {recorded_revision()}.')
+    print(f'Nothing to do: {describe_database()} is at revision {recorded_revision()}.')

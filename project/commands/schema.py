@@ -22,7 +22,7 @@ from project.commands.migrating import (
     title,
 )
 from project.commands.script_compat import Command, Manager, Option
-from project.commands.waiting import place, wait_for_database
+from project.commands.waiting import describe_database, wait_for_database
 
 
 class RecreateDb(Command):
@@ -39,7 +39,9 @@ class RecreateDb(Command):
         require_suitable(readiness.inspect_schema(readiness.read_patiently))
         count = _count_users()
         if _in_production() and not force:
-            sys.exit(f'This would destroy the {count} users in {place()}. In production that needs --force.')
+            sys.exit(
+                f'This would destroy the {count} users in {describe_database()}. In production that needs --force.'
+            )
         try:
             with db.engine.begin() as connection:
                 if connection.dialect.name == 'sqlite' and (dependents := _sqlite_dependents(connection)):
@@ -49,7 +51,7 @@ class RecreateDb(Command):
                     connection.execute(text(f'DROP TABLE IF EXISTS {name}'))
         except DBAPIError as error:
             sys.exit(f'Nothing was dropped: {_reason(error)}.')
-        print(f'Dropped the {count} users in {place()}.')
+        print(f'Dropped the {count} users in {describe_database()}.')
         flask_migrate.upgrade()
         print('The tables are new and empty.')
 
@@ -163,7 +165,7 @@ def downgrade(revision: str, force: bool) -> None:
     if undone and not force and (count or _in_production()):
         titles = ', '.join(map(title, undone))
         sys.exit(
-            f'This would undo {titles}, and destroy what it made in {place()}, with {count} users; '
+            f'This would undo {titles}, and destroy what it made in {describe_database()}, with {count} users; '
             'use --force to do it.'
         )
     x_arg = ['force=yes'] if force else None  # which the migrations check too
@@ -179,7 +181,7 @@ def stamp(revision: str) -> None:
     """
     wait_for_database()
     flask_migrate.stamp(revision=revision)
-    print(f'Recorded revision {recorded_revision()} in {place()}.')
+    print(f'Recorded revision {recorded_revision()} in {describe_database()}.')
 
 
 @db_manager.option('-v', '--verbose', action='store_true', help='more of each')

@@ -18,7 +18,7 @@ FROM_SERVER = re.compile(':  ')
 LASTING = re.compile('authentication failed|does not exist|pg_hba.conf|permission denied|not permitted|not allowed')
 
 
-def place() -> str:
+def describe_database() -> str:
     """Return the location of the database for messages: name, host and port, or the file; never user or password."""
     url = db.engine.url
     if db.engine.dialect.name == 'sqlite':
@@ -48,10 +48,10 @@ def wait_for_database() -> None:
         passing = PASSING.search(reason) or (FROM_SERVER.search(reason) and not LASTING.search(reason))
         reason = re.sub(r'^(connection to server .*? failed: )?([^\s:]+ ?:  )?', '', reason)
         if not passing:
-            sys.exit(f'Cannot connect to the database {place()}: {reason}')
+            sys.exit(f'Cannot connect to the database {describe_database()}: {reason}')
         if time.monotonic() > end:
-            sys.exit(f'No database after {WAIT_SECONDS} s: {place()}: {reason}')
+            sys.exit(f'No database after {WAIT_SECONDS} s: {describe_database()}: {reason}')
         if not announced:
-            print(f'Waiting up to {WAIT_SECONDS} s for the database {place()}: {reason}', file=sys.stderr)
+            print(f'Waiting up to {WAIT_SECONDS} s for the database {describe_database()}: {reason}', file=sys.stderr)
             announced = True
         time.sleep(0.5)

@@ -184,7 +184,7 @@ def reject_loss(connection: Connection) -> Callable[..., None]:
 
 
 def reject_dropped() -> None:
-    """Reject to do nothing when the table of users is missing, as after ``db.drop_all()``.
+    """Report a missing table of users, as after ``db.drop_all()``, which the migrations do not create again.
 
     :raises CommandError: naming the command that helps.
     """
