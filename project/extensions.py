@@ -7,7 +7,7 @@ from sqlalchemy import MetaData, event
 from sqlalchemy.orm import DeclarativeBase
 
 from project import timestamps
-from project.database_urls import GuardedSQLAlchemy
+from project.guard import GuardedSQLAlchemy
 
 
 class Base(DeclarativeBase):
