@@ -1,7 +1,6 @@
 """Timestamps: the column type, the text, and parsing. All are in UTC; a naive ``datetime`` means UTC."""
 
 import re
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -53,7 +52,7 @@ def parse(text: str) -> datetime:
 class _Text(DATETIME):
     """SQLite's text of a timestamp, read in any form of ISO 8601."""
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """Return the function that parses a stored text. CURRENT_TIMESTAMP has a space for the T, and no zone."""
         return lambda text: None if text is None else datetime.fromisoformat(text)
 

@@ -27,7 +27,8 @@ def is_same_database(connection: Any, url: URL, by_name: bool = False) -> bool:
     key = secrets.randbits(63)
     try:
         with engine.connect() as other:
-            if by_name and connection.info.dbname != other.connection.dbapi_connection.info.dbname:  # type: ignore
+            there: Any = other.connection.dbapi_connection
+            if by_name and connection.info.dbname != there.info.dbname:
                 return False
             other.execute(LOCK, {'key': key})
             with connection.cursor() as cursor:
