@@ -69,7 +69,7 @@ class GuardedSQLAlchemy(SQLAlchemy):
         reason = None
         if settings['TESTING'] and database_urls.is_among(database_urls.service_urls(), opened, url):
             reason = 'its configuration is one for tests, but this is the database of DATABASE_URL'
-        elif database_urls.place(url) == database_urls.place(created_on) and not _is_named(created_on, settings):
+        elif database_urls.places(url) & database_urls.places(created_on) and not _is_named(created_on, settings):
             reason = 'its configuration has changed since and names another database'
         if reason:
             method = f'db.{verb}_all' if isinstance(target, MetaData) else f'{target.name}.{verb}'

@@ -49,7 +49,7 @@ class IsolationTestCase(LessonTestCase):
             self.enterContext(mock.patch.object(settings, 'SQLALCHEMY_DATABASE_URI', text))
 
     def other_spelling(self) -> str:
-        """Return a URL of the development database that :func:`database_urls.place` does not recognize."""
+        """Return a URL of the development database that :func:`database_urls.places` does not recognize."""
         if self.on_postgresql:
             url = database_urls.parse(self.url, '')
             host = socket.gethostbyname(url.host or 'localhost')

@@ -77,7 +77,7 @@ class ConnectingTest(LibpqTestCase):
                 parsed = database_urls.parse(self.fill(url), '')
                 self.assertTrue(database_urls.places(parsed) & database_urls.places(used))
                 with client.application.app_context():
-                    self.assertRegex(waiting.place(), rf'\Ausers at .*:{self.server.port}\Z')
+                    self.assertRegex(waiting.describe_database(), rf'\Ausers at .*:{self.server.port}\Z')
 
     def test_database_without_a_name_has_that_of_the_user(self):
         with self.variables(PGHOST='127.0.0.1', PGPORT='{port}'):
