@@ -10,7 +10,7 @@ from unittest import mock
 import psycopg2
 from sqlalchemy import insert
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from project import db
@@ -68,6 +68,16 @@ class SQLiteTest(unittest.TestCase):
             db.session.add(User('a', 'a@example.com'))
             db.session.commit()
         self.assertEqual(db.session.query(User).count(), 1)
+
+    def test_other_errors_than_a_lock_are_not_waited_for(self):
+        full = OperationalError('BEGIN IMMEDIATE', {}, sqlite_error(sqlite3.SQLITE_FULL))
+        with (
+            mock.patch('sqlalchemy.engine.Connection.exec_driver_sql', side_effect=full) as begin,
+            self.assertLogs(self.app.logger),
+        ):
+            response = self.app.test_client().post('/users', json={'username': 'a', 'email': 'a@example.com'})
+        self.assertEqual(response.status_code, 503)
+        begin.assert_called_once()
 
     def test_file_that_cannot_be_written_is_a_503(self):
         read_only = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///file:{self.file}?mode=ro&uri=true')

@@ -39,4 +39,4 @@ class GreenletsTest(unittest.TestCase):
             check=False,
         )
         self.assertEqual(ended.returncode, 0, ended.stderr)
-        self.assertRegex(ended.stderr, r'Ran 4 tests')
+        self.assertRegex(ended.stderr, r'Ran 5 tests')

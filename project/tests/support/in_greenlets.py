@@ -25,7 +25,7 @@ class LeaderTest(unittest.TestCase):
     def setUp(self) -> None:
         self.batcher, self.hold = Batcher(), threading.Semaphore(0)
         self.batches: list[list[str]] = []
-        self.before_the_first_batch_ends = lambda: None
+        self.before_the_first_batch_ends = self.before_the_second_batch_ends = lambda: None
 
     def function(self, items: list[str]) -> list[str]:
         """Run a batch; the first one waits for the test."""
@@ -33,6 +33,8 @@ class LeaderTest(unittest.TestCase):
         if items == ['first']:
             self.hold.acquire()
             self.before_the_first_batch_ends()
+        elif len(self.batches) == 2:
+            self.before_the_second_batch_ends()
         return items
 
     def call(self, item: str, seconds: float) -> Any:
@@ -70,6 +72,12 @@ class LeaderTest(unittest.TestCase):
         self.end(first, other, leader)
         self.assertEqual((other.value, leader.value), ('late', 'late'))
         self.assertEqual(self.batches, [['first'], ['after']])
+
+    def test_outcome_that_arrives_with_the_deadline_is_returned(self) -> None:
+        first, other, leader = self.call('first', 60), self.call('other', 0.1), self.call('leader', 60)
+        self.before_the_second_batch_ends = lambda: stop_all_greenlets(0.2)
+        self.end(first, other, leader)
+        self.assertEqual((other.value, leader.value), ('other', 'leader'))
 
 
 class WaitingTest(test_database.WaitingTest):
