@@ -151,7 +151,7 @@ class AddingTest(BaseTestCase):
             self.addCleanup(self.execute, 'DROP TRIGGER reject')
             return
         self.execute(
-            "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'rejected'; END $$",
+            "CREATE OR REPLACE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'rejected'; END $$",
             f'CREATE TRIGGER reject BEFORE INSERT ON users FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION reject()',
         )
         self.addCleanup(self.execute, 'DROP FUNCTION reject CASCADE')
@@ -163,7 +163,7 @@ class AddingTest(BaseTestCase):
         self.addCleanup(dispose, worker)
         # Each row takes long enough for the other worker to insert one as well.
         self.execute(
-            'CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS '
+            'CREATE OR REPLACE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS '
             '$$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$',
             'CREATE TRIGGER pause BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION pause()',
         )

@@ -31,7 +31,9 @@ from project import config, create_app, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
+from project.database import connecting
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
+from project.tests.support.fake_postgres import FakePostgres
 from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_migrations import HEAD, MIGRATIONS, NOON, OLD
 from project.timestamps import utcnow
@@ -420,6 +422,14 @@ class WaitingTest(CommandTestCase):
         words = r'\ACannot connect to the database .*test_commands\.py: file is not a database\Z'
         self.assert_reported(f'sqlite:///{__file__}', words)
 
+    def test_server_that_does_not_respond_is_waited_for(self):
+        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
+        self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.1))
+        server = self.enterContext(FakePostgres())
+        server.frozen = True
+        words = rf'\ANo database after 0 s: users at 127\.0\.0\.1:{server.port}: .*did not respond in time\Z'
+        self.assert_reported(server.url, words)
+
     def test_server_that_refuses_connections_is_waited_for(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         words = r'\ANo database after 0 s: users at 127\.0\.0\.1:1, localhost:1: Connection refused\Z'
@@ -529,6 +539,18 @@ class OtherCommandsTest(CommandTestCase):
     def test_flask_shell_has_what_one_works_with(self):
         names = self.manage.app.make_shell_context()
         self.assertEqual((names['app'], names['db'], names['User']), (self.manage.app, db, User))
+
+    def test_runserver_upgrades_an_sqlite_database_first(self):
+        file = self.enterContext(tempfile.TemporaryDirectory()) + '/users.db'
+        url = mock.patch.object(self.settings, 'SQLALCHEMY_DATABASE_URI', f'sqlite:///{file}')
+        with url, mock.patch('flask.Flask.run') as run, contextlib.redirect_stdout(io.StringIO()):
+            manage = self.load_manage(APP_SETTINGS=f'{__name__}.{self.settings.__name__}')
+            self.addCleanup(dispose, manage.app)
+            manage.manager.handle('manage.py', ['runserver', '-p', '0'])
+        run.assert_called_once()
+        with manage.app.app_context():
+            self.assertTrue(inspect(db.engine).has_table('users'))
+            self.assertEqual(waiting.place(), file)
 
     def test_runserver_never_has_a_debugger(self):
         with mock.patch('flask.Flask.run') as run:

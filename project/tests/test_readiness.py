@@ -121,7 +121,7 @@ class ReadinessTest(MigrationTestCase):
         self.assertEqual(self.client.get('/added').json, {'count': 0})
 
     def test_wrong_statement_of_a_command_is_an_error(self):
-        self.assertRaises(DBAPIError, readiness.read_patiently, text('SELECT 1 FROM WHERE'))
+        self.assertRaises(DBAPIError, readiness.read_patiently, text('SELECT 1 FROM'))
 
     def test_database_that_is_lost_while_the_schema_is_looked_at_is_unavailable(self):
         lost = mock.patch('project.readiness.inspect_schema', side_effect=CircuitOpen)
