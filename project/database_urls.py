@@ -99,7 +99,7 @@ def places(url: URL) -> frozenset[Hashable]:
 
 def connect_arguments(url: URL) -> dict[str, Any]:
     """Return what SQLAlchemy passes to ``psycopg2.connect()`` for a URL of PostgreSQL."""
-    return url.get_dialect()().create_connect_args(url)[1]
+    return dict(url.get_dialect()().create_connect_args(url)[1])
 
 
 def _names_same(url: URL, other: URL) -> bool:
@@ -177,9 +177,10 @@ def _from_libpq(rest: str) -> URL:
 def _without_query_fields(url: URL) -> URL:
     """Return ``url`` with the user, the password and the database in their usual places, where a password is hidden."""
     query = dict(url.query)
-    fields = {
-        'username': query.pop('user', url.username),
-        'password': query.pop('password', url.password),
-        'database': query.pop('dbname', url.database),
-    }
-    return url.set(query=query, **fields)
+    user, password, name = (query.pop(field, None) for field in ('user', 'password', 'dbname'))
+    return url.set(
+        query=query,
+        username=str(user) if user is not None else url.username,
+        password=str(password) if password is not None else url.password,
+        database=str(name) if name is not None else url.database,
+    )

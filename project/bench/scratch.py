@@ -88,7 +88,8 @@ class Service(Server):
 
     def cpu(self):
         """CPU seconds of all its processes until now; None where the system does not report them."""
-        return _cpu([self.process.pid, *self.workers()])
+        own = [self.process.pid] if self.process else []
+        return _cpu([*own, *self.workers()])
 
     def memory(self):
         """The resident memory of each worker and the most that it had since :meth:`forget_peaks`; MiB by process id."""

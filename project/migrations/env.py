@@ -151,14 +151,19 @@ def configure(*on_version_apply: Callable[..., None], **options: Any) -> None:
     )
 
 
-def reject_encoding(ctx: MigrationContext, step: MigrationInfo, **options: Any) -> None:
-    """Undo an upgrade in a database whose encoding cannot hold every name. All of it is one transaction.
+def reject_encoding(connection: Connection) -> Callable[..., None]:
+    """Return a function that rejects an upgrade in a database whose encoding cannot hold every name.
 
-    :raises CommandError: with what to do.
+    :param connection: the connection that runs the migrations.
+    :returns: a function for Alembic's ``on_version_apply``. Its error rolls the whole upgrade back.
     """
-    schema = readiness.Schema(frozenset(), encoding=ctx.connection.scalar(readiness.CURRENT_ENCODING))
-    if step.is_upgrade and not step.is_stamp and (unsuitable := schema.unsuitable()):
-        raise CommandError(unsuitable)
+
+    def reject(step: MigrationInfo, **options: Any) -> None:
+        schema = readiness.Schema(frozenset(), encoding=str(connection.scalar(readiness.CURRENT_ENCODING)))
+        if step.is_upgrade and not step.is_stamp and (unsuitable := schema.unsuitable()):
+            raise CommandError(unsuitable)
+
+    return reject
 
 
 def reject_loss(connection: Connection) -> Callable[..., None]:
@@ -204,7 +209,7 @@ def has_destination() -> bool:
 
 def run_on_postgresql(connection: Connection, *on_version_apply: Callable[..., None]) -> None:
     """Run the migrations in one transaction."""
-    configure(reject_encoding, *on_version_apply, connection=connection)
+    configure(reject_encoding(connection), *on_version_apply, connection=connection)
     with context.begin_transaction():
         # Of instances that start together, one upgrades. The others wait for its lock, and then have nothing to do.
         connection.execute(text(LOCK))

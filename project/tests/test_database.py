@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 import psycopg2
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -80,8 +80,10 @@ class SQLiteTest(unittest.TestCase):
         begin.assert_called_once()
 
     def test_file_that_cannot_be_written_is_a_503(self):
-        read_only = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///file:{self.file}?mode=ro&uri=true')
+        read_only = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///{self.file}')
         self.addCleanup(dispose, read_only)
+        with read_only.app_context():
+            event.listen(db.engines['writes'], 'connect', lambda driver, _: driver.execute('PRAGMA query_only=ON'))
         with self.assertLogs(read_only.logger):
             response = read_only.test_client().post('/users', json={'username': 'a', 'email': 'a@example.com'})
         self.assertEqual(response.status_code, 503)

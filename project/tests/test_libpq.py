@@ -159,8 +159,9 @@ class RefusedTest(LibpqTestCase):
         with (
             mock.patch.object(config.BaseConfig, 'SQLALCHEMY_DATABASE_URI', url),
             mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url),
-            mock.patch.object(database_urls, '_replacements', {}),
-            mock.patch.dict(os.environ, APP_SETTINGS='project.config.DevelopmentConfig'),
+            mock.patch.dict(
+                os.environ, {'APP_SETTINGS': 'project.config.DevelopmentConfig', database_urls.REPLACED: ''}
+            ),
         ):
             if words:
                 with self.assertRaisesRegex(config.SettingsError, words):

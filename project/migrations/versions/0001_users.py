@@ -139,7 +139,7 @@ def address(email: str) -> str:
     return email if email.isascii() else unicodedata.normalize('NFC', email).lower()
 
 
-def created_at(row: sa.Row[Any], zone: ZoneInfo | None) -> datetime:
+def created_at(row: Any, zone: ZoneInfo | None) -> datetime:
     """Return when an old user was created, in UTC. Outside the years 1 to 9999 it is the nearest one, and is printed.
 
     :param row: of ``ROWS``.

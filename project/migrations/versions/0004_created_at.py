@@ -6,6 +6,7 @@ texts in another form. Rows that have one get the nearest timestamp that a respo
 
 import re
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import context, op
@@ -45,7 +46,8 @@ def upgrade() -> None:
     if context.is_offline_mode():
         raise CommandError('on SQLite this migration copies the table, so its statements cannot be printed')
     connection = op.get_bind()
-    connection.connection.dbapi_connection.create_function('nearest', 1, nearest_text, deterministic=True)
+    driver: Any = connection.connection.dbapi_connection
+    driver.create_function('nearest', 1, nearest_text, deterministic=True)
     change_rows(connection, 'CAST(created_at AS TEXT)', 'nearest(created_at)')
     with op.batch_alter_table('users') as users:
         users.create_check_constraint(NAME, CONDITIONS[dialect])
