@@ -550,7 +550,7 @@ class OtherCommandsTest(CommandTestCase):
         run.assert_called_once()
         with manage.app.app_context():
             self.assertTrue(inspect(db.engine).has_table('users'))
-            self.assertEqual(waiting.place(), file)
+            self.assertEqual(waiting.describe_database(), file)
 
     def test_runserver_never_has_a_debugger(self):
         with mock.patch('flask.Flask.run') as run:

@@ -132,7 +132,7 @@ class TurkishTest(unittest.TestCase):
         self.upgrade()
         self.assertEqual([self.post(email) for email in ('IRIS@example.com', '\u0131r\u0131s@example.com')], [201, 201])
         with mock.patch('alembic.config.Config.print_stdout'):
-            flask_migrate.downgrade(revision='0001')
+            flask_migrate.downgrade(revision='0001', x_arg=['force=yes'])
 
     def store_old(self, *emails):
         with db.engine.begin() as connection:

@@ -141,7 +141,7 @@ class MigrationsTest(MigrationTestCase):
                 self.run_migrations(flask_migrate.downgrade, revision=revision, x_arg=[])
             self.assertEqual(end.exception.code, 1)
             self.assertIn('manage.py db downgrade --force', logs.output[0])
-            self.assertEqual((self.schema(), self.revision(), len(self.users())), (before, '0002', 1))
+            self.assertEqual((self.schema(), self.revision(), len(self.users())), (before, '0004', 1))
         self.run_migrations(flask_migrate.stamp, revision='0001')
         self.assertEqual(self.revision(), '0001')
 
