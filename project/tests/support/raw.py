@@ -1,0 +1,86 @@
+"""A client that sends bytes as they are, for requests that no HTTP library would send."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from project.tests.support.servers import HOST, SLACK_SECONDS
+
+TOO_MUCH = 32 * 1024 * 1024  # bytes: more than the buffers of two sockets hold
+
+
+class RawClient:
+    """A connection to a server.
+
+    :param port: of the server, on the loopback address.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((HOST, port), SLACK_SECONDS)
+        self._stream = self.socket.makefile('rb')
+
+    def __enter__(self) -> 'RawClient':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self.socket.close()
+
+    def send(self, *parts: bytes, pause: float = 0.0) -> None:
+        """Send bytes, with ``pause`` seconds after each part; stop if the server closes the connection."""
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                self.socket.sendall(part)
+                time.sleep(pause)
+
+    def receive(self) -> tuple[int, dict[str, str], Any]:
+        """Return status, headers with names in lower case, and JSON (or bytes) of the next response.
+
+        :raises EOFError: the server has closed the connection.
+        """
+        status, headers = self.receive_head()
+        body = b''
+        if 'content-length' in headers:
+            body = self._stream.read(int(headers['content-length']))
+        elif headers.get('transfer-encoding') == 'chunked':
+            body = b''.join(self._chunks())
+        is_json = headers.get('content-type') == 'application/json' and body
+        return status, headers, json.loads(body) if is_json else body
+
+    def receive_head(self) -> tuple[int, dict[str, str]]:
+        """Return status and headers of the next response, 100 included.
+
+        :raises EOFError: the server has closed the connection.
+        """
+        line = self._stream.readline()
+        if not line:
+            raise EOFError
+        headers = {}
+        while name := (header := self._stream.readline().decode('latin1').strip()).partition(':')[0]:
+            headers[name.lower()] = header.partition(':')[2].strip()
+        return int(line.split()[1]), headers
+
+    def is_closed(self) -> bool:
+        """Wait for the server, and return whether it closes the connection instead of sending a response."""
+        try:
+            return self._stream.read(1) == b''
+        except ConnectionError:
+            return True  # it was reset, because the client went on sending
+
+    def is_cut(self, data: bytes) -> bool:
+        """Send ``data`` again and again, and return whether the server closes the connection."""
+        try:
+            for _ in range(TOO_MUCH // len(data)):
+                self.socket.sendall(data)
+        except ConnectionError:
+            return True
+        return False
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self._stream.readline(), 16):
+            yield self._stream.read(size)
+            self._stream.readline()
+        self._stream.readline()

@@ -1,0 +1,62 @@
+"""The limits on the size of requests, and which host a request is for, in real processes.
+
+The deadlines, which take time to test, are in heavy/attack.py.
+"""
+
+import tempfile
+
+from project import config
+from project.tests.base import BaseTestCase
+from project.tests.support.raw import RawClient
+from project.tests.support.servers import Server
+
+PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n'
+DELETE = b'DELETE /users/1 HTTP/1.1\r\nHost: x\r\n'
+POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+CHUNKED = b'Transfer-Encoding: chunked\r\n\r\n'
+
+
+class LimitsTest(BaseTestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
+        cls.server = Server(folder, url, WEB_CONCURRENCY='1', LOG_LEVEL='CRITICAL')
+        cls.addClassCleanup(cls.server.kill)
+        cls.server.start()
+
+    def test_connection_is_kept_after_a_small_unread_body(self):
+        for body in (b'Content-Length: 5\r\n\r\nhello', CHUNKED + b'5\r\nhello\r\n0\r\n\r\n'):
+            with self.subTest(body=body), RawClient(self.server.port) as client:
+                client.send(DELETE + body + PING + b'\r\n')
+                self.assertEqual([client.receive()[0] for _ in range(2)], [401, 200])
+
+    def test_endless_unread_body_gets_a_response_and_is_cut(self):
+        for head in (CHUNKED, b'Content-Length: 99999999999999\r\n\r\n'):
+            with self.subTest(head=head), RawClient(self.server.port) as client:
+                client.send(DELETE + head)
+                self.assertEqual(client.receive()[0], 401)
+                self.assertTrue(client.is_cut(b'2000\r\n' + b'x' * 0x2000 + b'\r\n'))
+
+    def test_chunks_count_with_their_framing(self):
+        with RawClient(self.server.port) as client:
+            client.send(POST + CHUNKED, b'1\r\n \r\n' * 20_000)
+            self.assertEqual(client.receive()[0], 413)
+
+    def test_headers_are_limited_together(self):
+        with RawClient(self.server.port) as client:
+            client.send(PING, b'X: %b\r\n' % (b'x' * 8000) * 6)
+            status, headers, body = client.receive()
+            self.assertEqual((status, body['message']), (431, 'Request Header Fields Too Large'))
+            self.assertEqual(headers['access-control-allow-origin'], '*')
+
+    def test_continue_is_sent_only_when_the_body_is_read(self):
+        expect = b'Expect: 100-continue\r\nContent-Length: %d\r\n\r\n'
+        for head, length, statuses in ((DELETE, 2, [401]), (POST, 99_999, [413]), (POST, 2, [100, 400])):
+            with self.subTest(head=head), RawClient(self.server.port) as client:
+                client.send(head + expect % length)
+                received = [client.receive_head()[0]]
+                if received == [100]:
+                    client.send(b'{}')
+                    received.append(client.receive()[0])
+                self.assertEqual(received, statuses)
