@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -224,7 +225,7 @@ class Worker(ggevent.GeventWorker):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Respond to a request that gunicorn rejects, and log it without what the client has sent."""
         status, reason = next((found for kind, found in REJECTIONS.items() if isinstance(exc, kind)), INTERNAL_ERROR)
-        if status < 500:
+        if status != 500:
             fields = {'error': type(exc).__name__, 'status': status}
             self.log.warning('request_rejected', extra={'fields': fields})
         else:
@@ -308,8 +309,26 @@ loglevel = (os.environ.get('LOG_LEVEL') or 'info').lower()
 accesslog = '-'
 
 
+# A method that is none of these is the client's own word, which is not logged.
+METHODS = {'GET', 'HEAD', 'POST', 'PATCH', 'DELETE', 'OPTIONS', 'PUT', 'TRACE', 'CONNECT'}
+
+
 class JSONFormatter(logging.Formatter):
     """One JSON object a line: time in UTC, level, event, request id, the record's ``fields``, a traceback."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802, the name is logging's
+        """Return a traceback without the messages of its exceptions.
+
+        They may contain what a client sent: PostgreSQL's contain the row that violates a constraint.
+        """
+        lines, error = [], ei[1]
+        while error is not None:
+            lines[:0] = [
+                *traceback.format_tb(error.__traceback__),
+                f'{type(error).__module__}.{type(error).__name__}\n',
+            ]
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return ''.join(lines)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for ``record``."""
@@ -330,6 +349,9 @@ class Logger(glogging.Logger):
         handler.setFormatter(JSONFormatter())
         self.error_log.handlers = [handler]
 
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: gunicorn's lines of this level contain what clients sent."""
+
     def access(self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta) -> None:
         """Write the access-log line. It has the route, never the path or query, which may contain personal data.
 
@@ -342,7 +364,7 @@ class Logger(glogging.Logger):
             'level': 'info',
             'event': 'request',
             'request_id': environ.get('users.request_id'),
-            'method': req.method,
+            'method': req.method if req.method in METHODS else 'other',
             'route': environ.get('users.route'),  # absent if gunicorn rejected the request
             'status': int(
                 resp.status.split()[0]

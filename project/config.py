@@ -109,7 +109,7 @@ def init_app(app: Flask) -> None:
     config['LOG_LEVEL'] = _choice(config, 'LOG_LEVEL', LOG_LEVELS)
     config['CORS_ORIGINS'] = _items(config['CORS_ORIGINS'])
     # Flask itself reads TRUSTED_HOSTS. None allows every host name.
-    config['TRUSTED_HOSTS'] = _items(config['TRUSTED_HOSTS']) or None
+    config['TRUSTED_HOSTS'] = [host.lower() for host in _items(config['TRUSTED_HOSTS'])] or None
     config['API_TOKENS'] = _items(config['API_TOKENS'])
     if any(len(token) < MIN_TOKEN_LENGTH or not token.isascii() for token in config['API_TOKENS']):
         raise SettingsError(

@@ -21,7 +21,9 @@ class LimitsTest(BaseTestCase):
     def setUpClass(cls):
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
-        cls.server = Server(folder, url, WEB_CONCURRENCY='1', LOG_LEVEL='CRITICAL')
+        cls.server = Server(
+            folder, url, WEB_CONCURRENCY='1', LOG_LEVEL='CRITICAL', TRUSTED_HOSTS='x,Good.Example,127.0.0.1'
+        )
         cls.addClassCleanup(cls.server.kill)
         cls.server.start()
 
@@ -60,3 +62,49 @@ class LimitsTest(BaseTestCase):
                     client.send(b'{}')
                     received.append(client.receive()[0])
                 self.assertEqual(received, statuses)
+
+    def test_host_that_a_request_is_for(self):
+        good, bad = b'GOOD.example:5000', b'evil.example'
+        for line, host, status in (
+            (b'GET /ping HTTP/1.1', good, 200),
+            (b'GET /ping HTTP/1.1', bad, 400),
+            (b'GET /ping HTTP/1.1', None, 400),
+            (b'GET /ping HTTP/1.0', None, 200),  # for the server's own address
+            # The target of a request, if it names a host, replaces the header.
+            (b'GET http://good.example/ping HTTP/1.1', bad, 200),
+            (b'GET http://evil.example/ping HTTP/1.1', good, 400),
+            (b'GET http://evil.example/ping HTTP/1.0', None, 400),
+            (b'GET http://user@good.example/ping HTTP/1.1', good, 400),
+            (b'GET http://good.example/ping HTTP/1.1', None, 400),
+        ):
+            with self.subTest(line=line, host=host), RawClient(self.server.port) as client:
+                client.send(line + b'\r\n' + (b'Host: %b\r\n' % host if host else b'') + b'\r\n')
+                self.assertEqual(client.receive()[0], status)
+
+    def test_minor_version_of_a_response_is_one_that_exists(self):
+        with RawClient(self.server.port) as client:
+            client.send(b'GET /ping HTTP/1.9\r\nHost: x\r\n\r\n')
+            self.assertTrue(client.socket.recv(100).startswith(b'HTTP/1.1 200 '))
+
+
+class HostTest(BaseTestCase):
+    def test_missing_or_malformed_host_is_rejected(self):
+        for host in ('', ' ', 'a b', 'a/b', 'user@a', 'a:999999', 'a:b', '[::1', 'é', 'a,b', 'a\\b', 'a?b', None):
+            for settings in ({}, {'TRUSTED_HOSTS': 'a'}):
+                with self.subTest(host=host, settings=settings):
+                    response = self.client_of(**settings).get('/ping', environ_overrides={'HTTP_HOST': host})
+                    self.assert_failure(response, 400, 'The Host header is missing or malformed.')
+        for host in ('a', 'A.b.', 'a:80', '127.0.0.1', '[::1]:5000', 'a_b'):
+            with self.subTest(host=host):
+                response = self.client.get('/ping', environ_overrides={'HTTP_HOST': host})
+                self.assertEqual(response.status_code, 200)
+
+    def test_http_1_0_needs_no_host(self):
+        environ = {'SERVER_PROTOCOL': 'HTTP/1.0', 'HTTP_HOST': None}
+        self.assertEqual(self.client.get('/ping', environ_overrides=environ).status_code, 200)
+
+    def test_trusted_hosts_have_no_case(self):
+        client = self.client_of(TRUSTED_HOSTS='Example.com, .EXAMPLE.org')
+        for host, status in (('EXAMPLE.com', 200), ('a.example.ORG:80', 200), ('example.net', 400)):
+            with self.subTest(host=host):
+                self.assertEqual(client.get('/ping', headers={'Host': host}).status_code, status)
