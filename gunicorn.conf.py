@@ -24,6 +24,7 @@ import gevent
 import orjson
 from gevent.server import StreamServer
 from gunicorn import glogging, http, util
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import ggevent
 
@@ -31,9 +32,12 @@ HEAD_SECONDS = 10.0  # for the request line and the headers of a request
 BODY_SECONDS = 30.0  # for the body, from the end of its headers
 SEND_SECONDS = 60.0  # for a client to take a part of a response
 IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
-HEAD_BYTES = 32 * 1024
-# 64 KiB, as MAX_CONTENT_LENGTH in project/config.py, and the framing of chunks, unless they are tiny: each costs 1 us.
+# Limits on CPU: no request within them costs more than 20 ms (heavy/attack.py). Of what a client can send, lists in a
+# header cost the most, and chunks of one byte.
+HEAD_BYTES = 16 * 1024
+# 64 KiB, as MAX_CONTENT_LENGTH in project/config.py, and the framing of chunks, unless they are tiny.
 BODY_BYTES = 68 * 1024
+LINE_BYTES = 8  # how much each line end of a chunked body counts; every chunk has two
 # Of a body that was not read: so much is discarded to keep the connection, and as much again when it is closed.
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once
@@ -56,7 +60,7 @@ class Connection:
         self._headers: bytes | None = b''  # of a response: None before they are complete, b'' when they have been sent
         self._continue: bytes | None = None  # the response 100 Continue, until it is sent
         self._left = HEAD_BYTES  # how many bytes the client may still send of this part of a request
-        self._in_body = False
+        self._in_body = self._is_chunked = False
         self._ended = False
         self._receiving = False
         self._idle_since = time.monotonic()  # inf from the end of the headers to the end of the response
@@ -65,10 +69,13 @@ class Connection:
         self.settimeout = sock.settimeout
         self.gettimeout = sock.gettimeout
 
-    def begin_request(self) -> None:
-        """Note that the headers of a request have been received."""
+    def begin_request(self, is_chunked: bool) -> None:
+        """Note that the headers of a request have been received.
+
+        :param is_chunked: whether its body is.
+        """
         self._headers = None
-        self._in_body, self._left = True, BODY_BYTES
+        self._in_body, self._is_chunked, self._left = True, is_chunked, BODY_BYTES
         self._idle_since = inf
         self._deadline = time.monotonic() + BODY_SECONDS
         self._sock.settimeout(SEND_SECONDS)
@@ -86,7 +93,7 @@ class Connection:
         :param started: whether the first bytes of its headers have been received.
         """
         self._sock.settimeout(None)
-        self._in_body, self._left = False, HEAD_BYTES
+        self._in_body, self._is_chunked, self._left = False, False, HEAD_BYTES
         self._between_requests = not started
         self._idle_since = time.monotonic()
         self._deadline = self._idle_since + (HEAD_SECONDS if started else keepalive)
@@ -109,6 +116,8 @@ class Connection:
         self._receiving = False
         self._ended = not data
         self._left -= len(data)
+        if self._is_chunked:
+            self._left -= LINE_BYTES * data.count(b'\r\n')
         if self._between_requests and data:
             self._between_requests = False
             self._deadline = time.monotonic() + HEAD_SECONDS
@@ -204,7 +213,7 @@ class Worker(ggevent.GeventWorker):
 
         :raises StopIteration: the connection is to be closed.
         """
-        sock.begin_request()
+        sock.begin_request(isinstance(req.body.reader, ChunkedReader))
         req.version = min(req.version, (1, 1))  # the response to HTTP/1.9 is HTTP/1.1
         if '://' in req.uri:
             prefer_target_host(req)

@@ -47,7 +47,7 @@ class LimitsTest(BaseTestCase):
 
     def test_headers_are_limited_together(self):
         with RawClient(self.server.port) as client:
-            client.send(PING, b'X: %b\r\n' % (b'x' * 8000) * 6)
+            client.send(PING, b'X: %b\r\n' % (b'x' * 8000) * 3)
             status, headers, body = client.receive()
             self.assertEqual((status, body['message']), (431, 'Request Header Fields Too Large'))
             self.assertEqual(headers['access-control-allow-origin'], '*')
