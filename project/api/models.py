@@ -129,7 +129,9 @@ _ACTIVE = bindparam('active', type_=Boolean)
 _POSITION = tuple_(bindparam('created_at', type_=String), bindparam('id'))
 FILTERS: dict[str, ColumnElement[bool]] = {
     'after': tuple_(User.created_at, User.id) < _POSITION,
-    'email': folded(User.email) == folded(bindparam('email', type_=String)),
+    'email': folded(User.email).in_(
+        [folded(bindparam(name, type_=String)) for name in ('email', 'email_as_is')]  # by today's rules, and by older
+    ),
     'username': User.username == bindparam('username'),
     'active': User.active == _ACTIVE,
     # Ranges instead of LIKE: nothing in the prefix has a special meaning, and both databases find them in an index.

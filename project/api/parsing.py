@@ -70,8 +70,8 @@ def fields(schema: type[BaseModel], data: bytes) -> dict[str, Any]:
 def users_query(request: Request) -> dict[str, Any]:
     """Return the parameters of a request for a list of users. Unknown parameters are ignored.
 
-    :returns: those that were sent: ``limit``, an int; ``after``, a position ``(created_at, id)``; ``email``,
-        ``username`` and ``q``, strings; ``active`` and ``count``, bools.
+    :returns: those that were sent: ``limit``, an int; ``after``, a position ``(created_at, id)``; ``email``, two
+        forms of it; ``username`` and ``q``, strings; ``active`` and ``count``, bools.
     :raises Invalid: naming every wrong parameter.
     """
     if not request.query_string:

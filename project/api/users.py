@@ -127,7 +127,7 @@ def count_users(query: Mapping[str, Any]) -> int:
     """Return the number of users that match, whatever page of them is requested."""
     values = {name: value for name, value in query.items() if name in FILTERS and name != 'after'}
     statement = User.counting(*values)
-    return database.share(('count', *values.items()), lambda: database.read(statement, values)[0][0])
+    return database.share(('count', *values.items()), lambda: database.read(statement, bind(values))[0][0])
 
 
 def read_page(query: Mapping[str, Any], limit: int | None) -> tuple[bytes, dict[str, Any] | None] | None:
@@ -173,6 +173,8 @@ def stream_users(query: Mapping[str, Any], head: bytes) -> Response:
 def bind(query: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that the statement of a list binds."""
     values = dict(query)
+    if 'email' in values:
+        values['email'], values['email_as_is'] = values.pop('email')
     if 'after' in values:
         values['created_at'], values['id'] = values.pop('after')
     return values

@@ -15,7 +15,7 @@ from alembic.util import CommandError
 from project.timestamps import to_text
 
 revision = '0004'
-down_revision = '0002'
+down_revision = '0003'
 branch_labels = None
 depends_on = None
 

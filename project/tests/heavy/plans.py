@@ -34,7 +34,10 @@ QUERIES = {
     'one user': (_select_by_ids(2), {'id0': 5, 'id1': 6}),
     'the first page': (User.newest_first('limit'), {'limit': 51}),
     'a deep page': (User.newest_first('limit', 'after'), {'limit': 51, 'created_at': MOMENT, 'id': 5}),
-    'an email': (User.newest_first('limit', 'email'), {'limit': 2001, 'email': 'USER5@example.com'}),
+    'an email': (
+        User.newest_first('limit', 'email'),
+        {'limit': 2001, 'email': 'USER5@example.com', 'email_as_is': 'USER5@example.com'},
+    ),
     'a username': (User.newest_first('limit', 'username'), {'limit': 51, 'username': 'user5'}),
     'active users': (User.newest_first('limit', 'active'), {'limit': 51, 'active': True}),
     'a rare prefix': (User.newest_first('limit', 'q'), RARE | {'limit': 51}),
