@@ -1,6 +1,7 @@
 """The settings of the app, which come from the environment. The settings of gunicorn are in gunicorn.conf.py."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 from flask import Config, Flask
@@ -11,6 +12,7 @@ LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 # Keys that tutorials publish, including the one of this project. They are not secret.
 WELL_KNOWN_KEYS = ('my_precious', 'changeme', 'change_me', 'secret', 'dev', 'development')
 MIN_KEY_LENGTH = MIN_TOKEN_LENGTH = 32
+TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{0,32}')
 
 
 class SettingsError(ValueError):
@@ -111,11 +113,23 @@ def init_app(app: Flask) -> None:
     # Flask itself reads TRUSTED_HOSTS. None allows every host name.
     config['TRUSTED_HOSTS'] = [host.lower() for host in _items(config['TRUSTED_HOSTS'])] or None
     config['API_TOKENS'] = _items(config['API_TOKENS'])
-    if any(len(token) < MIN_TOKEN_LENGTH or not token.isascii() for token in config['API_TOKENS']):
+    if any(not TOKEN_NAME.fullmatch(name) for name, _ in map(name_and_token, config['API_TOKENS'])):
+        raise SettingsError(
+            'API_TOKENS: the name before a token, as in ops:TOKEN, has letters, digits, ".", "_" or "-".'
+        )
+    if any(
+        len(token) < MIN_TOKEN_LENGTH or not token.isascii() for _, token in map(name_and_token, config['API_TOKENS'])
+    ):
         raise SettingsError(
             f'API_TOKENS: each token needs at least {MIN_TOKEN_LENGTH} ASCII characters; '
             "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
+
+
+def name_and_token(item: str) -> tuple[str, str]:
+    """Return the name and the token of an item of API_TOKENS; the name of a bare token is empty."""
+    name, _, token = item.rpartition(':')
+    return name, token
 
 
 def _check_production(config: Config) -> None:

@@ -11,7 +11,8 @@ from flask import Flask, has_request_context, request
 from project import config
 
 REQUEST_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
-ID_KEY, ROUTE_KEY = 'users.request_id', 'users.route'  # in the WSGI environment, where gunicorn.conf.py reads them
+# In the WSGI environment, where gunicorn.conf.py reads them: the name of the token, and the id of the changed user.
+ID_KEY, ROUTE_KEY, TOKEN_KEY, USER_KEY = 'users.request_id', 'users.route', 'users.token', 'users.user_id'
 
 
 def init_app(app: Flask) -> None:

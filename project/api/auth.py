@@ -7,6 +7,9 @@ from flask import Flask, abort, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
+from project.config import name_and_token
+from project.observability import TOKEN_KEY
+
 GUARDED = {
     'changes': {'PATCH', 'DELETE'},
     'writes': {'PATCH', 'DELETE', 'POST'},
@@ -30,7 +33,7 @@ def init_app(app: Flask) -> None:
 
 
 def check_token(tokens: Sequence[str]) -> None:
-    """Check that the current request has one of ``tokens``.
+    """Check that the current request has one of ``tokens``. The name of the token is then in its log line.
 
     :raises Forbidden: ``tokens`` is empty.
     :raises Unauthorized: the request has no token, or one that is not valid.
@@ -38,10 +41,17 @@ def check_token(tokens: Sequence[str]) -> None:
     if not tokens:
         abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
     scheme, _, token = request.headers.get('Authorization', '').partition(' ')
-    # Every token is compared, each in constant time, so that the response time reveals nothing.
-    matches = [hmac.compare_digest(token.strip().encode(), known.encode()) for known in tokens]
+    # Every token is compared, each in constant time, so that the response time reveals nothing. A token that contains a
+    # colon may also be a bare one.
+    names = [
+        name
+        for item in tokens
+        for name, known in (name_and_token(item), ('', item))
+        if hmac.compare_digest(token.strip().encode(), known.encode())
+    ]
     if scheme.lower() != 'bearer':
         raise Unauthorized('A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', token=REALM))
-    if not any(matches):
+    if not names:
         challenge = WWWAuthenticate('bearer', token=f'{REALM}, error="invalid_token"')
         raise Unauthorized('The token is not valid.', www_authenticate=challenge)
+    request.environ[TOKEN_KEY] = names[0]

@@ -15,6 +15,7 @@ from project.api.models import FILTERS, MAX_ID, User, to_dicts
 from project.database import REQUEST_SECONDS, database, deadline
 from project.database.errors import Duplicate
 from project.errors import envelope
+from project.observability import USER_KEY
 
 JSON = 'application/json'
 ID = re.compile('[0-9]{1,19}')
@@ -27,6 +28,7 @@ users_blueprint = Blueprint('users', __name__)
 def add_user() -> ResponseReturnValue:
     """Add a user."""
     user = changes.add(parsing.body(schemas.NewUser, request))
+    request.environ[USER_KEY] = user['id']
     headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
 
@@ -68,6 +70,7 @@ def change_user(user_id: str) -> ResponseReturnValue:
         unless_changed = check_if_match(user)
         if values:
             user = changes.change(user['id'], values, unless_changed) or abort_changed(unless_changed)
+            request.environ[USER_KEY] = user['id']
     return {'status': 'success', 'data': user}, {'ETag': etag(user)}
 
 
@@ -79,6 +82,7 @@ def remove_user(user_id: str) -> ResponseReturnValue:
         unless_changed = check_if_match(user)
         if not changes.remove(user['id'], unless_changed):
             abort_changed(unless_changed)
+        request.environ[USER_KEY] = user['id']
     return '', 204, {'Content-Type': JSON}
 
 

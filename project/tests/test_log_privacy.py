@@ -56,3 +56,35 @@ class LogPrivacyTest(BaseTestCase):
         self.assertRegex(
             failure['traceback'], r'(?s)raise KeyError\(text\)\nbuiltins.KeyError\n.*builtins.RuntimeError\n$'
         )
+
+
+class TokenNameTest(BaseTestCase):
+    def test_log_line_of_a_change_has_the_name_of_the_token(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        tokens = {'': 'a' * 32, 'ops': 'b' * 32, 'sync': 'c' * 32}
+        setting = ','.join(f'{name}:{token}'.lstrip(':') for name, token in tokens.items())
+        url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
+        server = Server(folder, url, WEB_CONCURRENCY='1', API_TOKENS=setting, PROTECT='writes')
+        self.addCleanup(server.kill)
+        server.start()
+        expected = []
+        for number, (name, token) in enumerate(tokens.items()):
+            bearer = {'Authorization': f'Bearer {token}'}
+            payload = {'username': 'ann', 'email': f'{number}@example.com'}
+            user = server.request('POST', '/users', payload, **bearer).body['data']
+            server.request('PATCH', f'/users/{user["id"]}', {'active': True}, **bearer)
+            self.assertEqual(server.request('DELETE', f'/users/{user["id"]}', **bearer).status, 204)
+            expected += [(method, name or None, user['id']) for method in ('POST', 'PATCH', 'DELETE')]
+        for wrong in ('ops', f'ops:{tokens["ops"]}', 'd' * 32):
+            self.assertEqual(server.request('DELETE', '/users/1', Authorization=f'Bearer {wrong}').status, 401)
+        server.stop()
+        lines = [json.loads(line) for line in server.log().splitlines()]
+        changes = [line for line in lines if line.get('method') in ('POST', 'PATCH', 'DELETE') and line['status'] < 400]
+        self.assertEqual([(line['method'], line.get('token'), line['user_id']) for line in changes], expected)
+        for token in tokens.values():
+            self.assertNotIn(token, server.log())
+
+    def test_name_of_a_token_is_a_word(self):
+        for setting, words in ((f'o s:{"x" * 32}', 'the name before a token'), ('ops:x', 'at least 32')):
+            with self.subTest(setting=setting), self.assertRaisesRegex(config.SettingsError, words):
+                self.client_of(API_TOKENS=setting)
