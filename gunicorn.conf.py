@@ -4,6 +4,11 @@ Nothing of the project or of Flask is imported here: gunicorn's master runs this
 and modules that are imported earlier stay unpatched.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # before the imports, which need it
+    sys.exit('The users service needs Python 3.11 or later; this is %d.%d.' % sys.version_info[:2])
+
 import contextlib
 import gc
 import logging
@@ -11,7 +16,6 @@ import os
 import resource
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import traceback

@@ -2,6 +2,9 @@
 
 import sys
 
+if sys.version_info < (3, 11):  # before the imports, which need it
+    sys.exit('The users service needs Python 3.11 or later; this is %d.%d.' % sys.version_info[:2])
+
 from sqlalchemy.exc import OperationalError
 
 from project import config, create_app

@@ -1,0 +1,29 @@
+"""An older Python gets one line that says so. There may be none on this machine, so its version is simulated."""
+
+import subprocess
+import sys
+import unittest
+
+from project.tests.base import ROOT
+
+AS_OLD = """
+import runpy, sys
+
+BEFORE = set(sys.modules)
+
+sys.version_info = (3, 10, 4, 'final', 0)
+try:
+    runpy.run_path(sys.argv[1], run_name='__main__')
+finally:
+    print(*{'project', 'contextlib', 'datetime', 'gevent', 'orjson'} & sys.modules.keys() - BEFORE)
+"""
+
+
+class PythonVersionTest(unittest.TestCase):
+    def test_older_python_is_rejected_in_one_line_before_anything_is_imported(self) -> None:
+        for file in ('manage.py', 'gunicorn.conf.py'):
+            with self.subTest(file=file):
+                command = [sys.executable, '-c', AS_OLD, file]
+                done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+                message = 'The users service needs Python 3.11 or later; this is 3.10.\n'
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (1, '\n', message))
