@@ -1,0 +1,19 @@
+"""The hashes are those of the pinned versions."""
+
+import re
+import unittest
+
+from project.tests.base import ROOT
+
+
+class RequirementsTest(unittest.TestCase):
+    def pins(self, name: str) -> dict[str, str]:
+        """Return the versions in a file of requirements, by normalised name."""
+        pins = re.findall(r'^([A-Za-z0-9._-]+)==(\S+)', (ROOT / name).read_text(), re.MULTILINE)
+        return {re.sub('[._-]+', '-', package).lower(): version for package, version in pins}
+
+    def test_every_pinned_version_has_hashes(self) -> None:
+        self.assertEqual(self.pins('requirements.hashes.txt'), self.pins('requirements.txt'))
+        packages = re.split(r'^(?=\w)', (ROOT / 'requirements.hashes.txt').read_text(), flags=re.MULTILINE)[1:]
+        for package in packages:
+            self.assertIn('--hash=sha256:', package)
