@@ -12,7 +12,7 @@ RUN useradd --create-home --uid 1000 app
 WORKDIR /usr/src/app
 
 # A layer of its own: a change of the code does not install the dependencies again.
-COPY requirements.hashes.txt .
+COPY project/requirements.hashes.txt .
 RUN pip install --no-cache-dir --require-hashes -r requirements.hashes.txt
 
 COPY . .

@@ -13,7 +13,7 @@ class RequirementsTest(unittest.TestCase):
         return {re.sub('[._-]+', '-', package).lower(): version for package, version in pins}
 
     def test_every_pinned_version_has_hashes(self) -> None:
-        self.assertEqual(self.pins('requirements.hashes.txt'), self.pins('requirements.txt'))
-        packages = re.split(r'^(?=\w)', (ROOT / 'requirements.hashes.txt').read_text(), flags=re.MULTILINE)[1:]
+        self.assertEqual(self.pins('project/requirements.hashes.txt'), self.pins('requirements.txt'))
+        packages = re.split(r'^(?=\w)', (ROOT / 'project/requirements.hashes.txt').read_text(), flags=re.MULTILINE)[1:]
         for package in packages:
             self.assertIn('--hash=sha256:', package)
