@@ -27,9 +27,9 @@ from typing import Any
 import gevent
 import orjson
 from gevent.server import StreamServer
-from gunicorn import glogging, http, util
+from gunicorn import glogging, util
+from gunicorn.http import errors as http_errors
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import ggevent
 
 HEAD_SECONDS = 10.0  # for the request line and the headers of a request
@@ -127,7 +127,7 @@ class Connection:
             self._deadline = time.monotonic() + HEAD_SECONDS
         if self._left < 0:
             if not self._in_body:
-                raise LimitRequestHeaders('the headers are too large')
+                raise http_errors.LimitRequestHeaders('the headers are too large')
             from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see the start of this file
 
             raise RequestEntityTooLarge
@@ -168,18 +168,19 @@ class Connection:
 INTERNAL_ERROR = (500, 'Internal Server Error')
 # The responses to requests that gunicorn rejects, in the order in which they are looked for; else it is 500.
 REJECTIONS = {
-    http.errors.InvalidResponseHeader: INTERNAL_ERROR,
-    http.errors.InvalidResponseHeaderName: INTERNAL_ERROR,
-    http.errors.LimitRequestLine: (414, 'URI Too Long'),
-    http.errors.ExpectationFailed: (417, 'Expectation Failed'),
-    http.errors.LimitRequestHeaders: (431, 'Request Header Fields Too Large'),
-    http.errors.UnsupportedTransferCoding: (501, 'Not Implemented'),
-    http.errors.ParseException: (400, 'Bad Request'),
+    # The stub lacks these two.
+    http_errors.InvalidResponseHeader: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
+    http_errors.InvalidResponseHeaderName: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
+    http_errors.LimitRequestLine: (414, 'URI Too Long'),
+    http_errors.ExpectationFailed: (417, 'Expectation Failed'),
+    http_errors.LimitRequestHeaders: (431, 'Request Header Fields Too Large'),
+    http_errors.UnsupportedTransferCoding: (501, 'Not Implemented'),
+    http_errors.ParseException: (400, 'Bad Request'),
 }
 
 
 class CachedSettings:
-    """gunicorn's settings, each computed once. gunicorn computes about 20 for each request, 10 % of the CPU of ``/ping``.
+    """The settings of gunicorn, each computed once. They take 10 % of the CPU of ``/ping`` otherwise.
 
     :param settings: gunicorn's own object, whose attributes this one has.
     """
@@ -217,7 +218,7 @@ class Worker(ggevent.GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection."""
-        connection = Connection(client)
+        connection: Any = Connection(client)  # in place of a socket
         self.connections.add(connection)
         try:
             # gunicorn asks the listener for its address, which a closed one does not know. The client has the same.

@@ -59,9 +59,10 @@ class Cov(ContextFreeCommand):
         measured.stop()
         measured.save()
         measured.combine()  # with what processes of the tests have measured
-        missed = measured.report(show_missing=True, skip_covered=True) < 100
+        covered = measured.report(show_missing=True, skip_covered=True)
         measured.html_report()
         print(f'HTML: {ROOT / "htmlcov" / "index.html"}')
+        missed = covered < float(str(measured.get_option('report:fail_under')))
         return 1 if missed or not result.wasSuccessful() else 0
 
 

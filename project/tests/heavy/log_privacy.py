@@ -30,7 +30,7 @@ class LogPrivacyTest(BaseTestCase):
     def test_no_log_line_contains_what_a_client_sent(self):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
-        app = 'project.tests.test_log_privacy:failing_app()'
+        app = 'project.tests.heavy.log_privacy:failing_app()'
         server = Server(folder, url, app=app, WEB_CONCURRENCY='1', LOG_LEVEL='DEBUG')
         self.addCleanup(server.kill)
         server.start()
@@ -75,7 +75,7 @@ class TokenNameTest(BaseTestCase):
             server.request('PATCH', f'/users/{user["id"]}', {'active': True}, **bearer)
             self.assertEqual(server.request('DELETE', f'/users/{user["id"]}', **bearer).status, 204)
             expected += [(method, name or None, user['id']) for method in ('POST', 'PATCH', 'DELETE')]
-        for wrong in ('ops', f'ops:{tokens["ops"]}', 'd' * 32):
+        for wrong in ('ops', f'sync:{tokens["ops"]}', 'd' * 32):
             self.assertEqual(server.request('DELETE', '/users/1', Authorization=f'Bearer {wrong}').status, 401)
         server.stop()
         lines = [json.loads(line) for line in server.log().splitlines()]
