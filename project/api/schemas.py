@@ -6,7 +6,7 @@ import unicodedata
 from datetime import datetime
 from typing import Annotated
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
@@ -68,8 +68,17 @@ JOINED = re.compile(
 )
 
 
+# email-validator rejects these, because no mail reaches them over the Internet. Its README says to change its list.
+INTRANET = ('local', 'internal', 'test', 'localhost')
+SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in INTRANET]
+LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without a period that is accepted
+
+
 def email(value: str) -> str:
     """Return an email as it is stored; reject what is not one by its syntax (RFC 5321, RFC 5322, RFC 6531).
+
+    Quoted local parts and address literals are rejected, and domains without a period, except ``localhost``. The
+    special-use domains of intranets are accepted (RFC 6761, RFC 6762, RFC 9476).
 
     An email is one identity whatever its letter case, and whichever way its domain is written (IDNA 2008). The unique
     index ignores the case of ASCII letters only, in every locale of the database. So an email is stored as typed if all
@@ -80,7 +89,7 @@ def email(value: str) -> str:
         raise wrong('must not contain invisible characters')
     value = unicodedata.normalize('NFKC', value)
     try:
-        address = validate_email(value, check_deliverability=False, test_environment=True)
+        address = validate_email(value, check_deliverability=False, globally_deliverable=not LOCALHOST.search(value))
     except EmailNotValidError:
         raise wrong('must be an email address') from None
     if len(address.local_part.encode()) > MAX_LOCAL_BYTES:

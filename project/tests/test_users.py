@@ -43,6 +43,11 @@ BAD_EMAILS = [
     ('ann@', 'must be an email address'),
     ('@example.com', 'must be an email address'),
     ('ann@example', 'must be an email address'),
+    ('ann@local', 'must be an email address'),
+    ('ann@internal', 'must be an email address'),
+    ('ann@example.invalid', 'must be an email address'),
+    ('"ann bee"@example.com', 'must be an email address'),
+    ('ann@[127.0.0.1]', 'must be an email address'),
     ('ann@@example.com', 'must be an email address'),
     ('ann bee@example.com', 'must be an email address'),
     ('Ann <ann@example.com>', 'must be an email address'),
@@ -62,6 +67,10 @@ GOOD_USERNAMES = [
 ]
 GOOD_EMAILS = [
     'ann@example.test',
+    'ann@corp.local',
+    'ann@db.internal',
+    'ann@localhost',
+    'ann@dev.localhost',
     "o'neil+tag@sub.example.co.uk",
     'a' * 60 + '@' + 'b' * 63 + '.com',
     'müller@example.com',

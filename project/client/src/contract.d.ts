@@ -199,8 +199,10 @@ export interface components {
         Username: string;
         /**
          * Format: idn-email
-         * @description A valid email address (RFC 5321, RFC 5322, RFC 6531). Emails are unique, ignoring letter case. Leading and
-         *     trailing whitespace is removed before the length is checked.
+         * @description A valid email address (RFC 5321, RFC 5322, RFC 6531), without a quoted local part or an address literal. The domain
+         *     has a period or is `localhost`; the intranet domains `.local`, `.internal`, `.test` and `.localhost` are valid, other
+         *     special-use domains are not. Emails are unique, ignoring letter case. Leading and trailing whitespace is removed
+         *     before the length is checked.
          */
         Email: string;
         NewUser: {
