@@ -55,7 +55,7 @@ class TransferTest(TransferTestCase):
         self.assertEqual((code, stdout, stderr), (0, self.dump().decode(), 'Wrote 1 users.\n'))
         self.path.write_bytes(lines_of([ANN, {}, numbered(8)]))
         code, stdout, stderr = self.run_command('load_users', str(self.path))
-        self.assertEqual((code, stdout), (1, 'Added 1 users; 1 were there already; refused 1 lines.\n'))
+        self.assertEqual((code, stdout), (1, 'Added 1 users; 1 already existed; rejected 1 lines.\n'))
         self.assertTrue(stderr.startswith('Line 2: id is required'), stderr)
         code, stdout, stderr = self.run_command('load_users', '--stop', str(self.path))
         self.assertEqual((code, stdout, stderr.count('\n'), stderr[:7]), (1, '', 1, 'Line 2:'))
