@@ -148,7 +148,7 @@ class LibpqForRealTest(FaultCase):
         environ = {'PATH': os.environ['PATH'], 'PGHOST': '127.0.0.1', 'PGPORT': str(cluster.port), 'PGUSER': 'users'}
         environ['DATABASE_URL'] = 'postgresql:///users'
         said = self.run_command(environ, 'recreate_db')
-        self.assertIn(f'Dropping the 0 users in users at 127.0.0.1:{cluster.port}.', said)
+        self.assertIn(f'Dropped the 0 users in users at 127.0.0.1:{cluster.port}.', said)
         self.assertEqual(cluster.sql('SELECT count(*) FROM users'), [(0,)])
         environ['DATABASE_TEST_URL'] = cluster.dsn()
         self.assertIn('DATABASE_TEST_URL names the database of DATABASE_URL', self.run_command(environ, 'test'))

@@ -189,8 +189,8 @@ class UniqueTest(NextStepTest):
         phone = '    phone = db.Column(String(20), unique=True, index=True)\n'
         area = "    area = db.Column(String(20), default='north')\n"
         email = '    email: Mapped[str] = mapped_column(String(128))\n'
-        arguments = "    __table_args__: ClassVar[Any] = {'sqlite_autoincrement': True}\n"
-        pair = "    __table_args__ = (db.UniqueConstraint('area', 'username'), {'sqlite_autoincrement': True})\n"
+        arguments = '    __table_args__: ClassVar[Any] = (\n'
+        pair = f"{arguments}        db.UniqueConstraint('area', 'username'),\n"
         more = '    username: Username\n    email: Email\n'
         self.edit(
             'project/api/models.py',
