@@ -119,7 +119,7 @@ class Server:
             changed = Path(folder, 'gunicorn.conf.py')
             changed.write_text(f'{(ROOT / "gunicorn.conf.py").read_text()}\n{config}\n')
             self._command += ['-c', str(changed)]
-        self._environ = {
+        self.environ = {
             'PATH': os.environ['PATH'],
             'PYTHONPATH': str(folder),
             'APP_SETTINGS': 'project.config.ProductionConfig',
@@ -139,7 +139,7 @@ class Server:
             self.process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env=self._environ,
+                env=self.environ,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
