@@ -50,6 +50,15 @@ def emails_newest_first(users: list[dict[str, Any]]) -> list[str]:
     return [user['email'] for user in reversed(users)]
 
 
+# Resolves when a change of style has been drawn and its transitions have ended.
+SETTLED = """
+async () => {
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+    await Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null)));
+}
+"""
+
+
 class PageTestCase(unittest.TestCase):
     """A test with a page in a browser of its own, without users to begin with."""
 
@@ -121,6 +130,7 @@ class PageTestCase(unittest.TestCase):
         """Check that axe finds nothing wrong with the page as it is now, light and dark."""
         for scheme in ('light', 'dark'):
             self.page.emulate_media(color_scheme=scheme)
+            self.page.evaluate(SETTLED)
             self.page.evaluate(f'window.axe || {AXE.read_text()}')
             found = self.page.evaluate(
                 "axe.run({resultTypes: ['violations'], rules: {'target-size': {enabled: true}}})"
