@@ -54,7 +54,8 @@ def emails_newest_first(users: list[dict[str, Any]]) -> list[str]:
 SETTLED = """
 async () => {
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
-    await Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => null)));
+    const transitions = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+    await Promise.all(transitions.map((transition) => transition.finished.catch(() => null)));
 }
 """
 
