@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from playwright.sync_api import Locator, expect
 
-from project.tests.support.page_case import MOMENT, NARROW, PHONE, PageTestCase, ann, some_users
+from project.tests.support.page_case import MOMENT, NARROW, PHONE, SETTLED, PageTestCase, ann, some_users
 from project.tests.support.servers import TOKEN
 
 LONG = {'username': 'W' * 128, 'email': f'{"w" * 64}@{"w" * 51}.example.com'}
@@ -166,6 +166,8 @@ class ScreenTests(PageTestCase):
         self.assert_fits()
         self.assert_accessible()
         self.add.tap()
+        self.dialog.wait_for()
+        self.page.evaluate(SETTLED)
         sheet = self.dialog.bounding_box()
         self.assertEqual((sheet['x'], sheet['width']), (0, 390))
         self.assertAlmostEqual(sheet['y'] + sheet['height'], 844, delta=1)

@@ -50,12 +50,12 @@ def emails_newest_first(users: list[dict[str, Any]]) -> list[str]:
     return [user['email'] for user in reversed(users)]
 
 
-# Resolves when a change of style has been drawn and its transitions have ended.
+# Resolves when a change has been drawn and the animations that end have ended.
 SETTLED = """
 async () => {
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
-    const transitions = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
-    await Promise.all(transitions.map((transition) => transition.finished.catch(() => null)));
+    const ending = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime !== Infinity);
+    await Promise.all(ending.map((one) => one.finished.catch(() => null)));
 }
 """
 
@@ -143,6 +143,7 @@ class PageTestCase(unittest.TestCase):
 
     def assert_fits(self) -> None:
         """Check that nothing stands out of the screen to the right."""
+        self.page.evaluate(SETTLED)
         self.assertEqual(self.page.evaluate(TOO_WIDE), [])
         width = self.page.viewport_size['width']
         self.assertEqual(self.page.evaluate('document.documentElement.scrollWidth'), width)
