@@ -80,7 +80,7 @@ def use_test_settings() -> None:
 
 
 def places(url: URL) -> frozenset[Hashable]:
-    """Return values of which two URLs of one database share at least one, whoever logs in and with what options.
+    """Return values of which two URLs of one database share at least one, whatever the user and the options.
 
     For PostgreSQL they are made of what libpq would take from the URL, a service file and the ``PG*`` variables.
 

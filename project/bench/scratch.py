@@ -20,7 +20,7 @@ EPOCH = 1_600_000_000  # seconds since 1970, at which the first user is created;
 
 
 class BenchError(Exception):
-    """It could not be measured; the message is one line for whoever asked for it."""
+    """The measurement failed. The message is one line for the operator."""
 
 
 # --- the database

@@ -1,6 +1,6 @@
 """Run calls that wait at the same time together.
 
-Under load, many requests of one process wait for the database at the same moment. Run one by one, each
+Under load, many requests of one process wait for the database at the same time. Run one by one, each
 pays for a round trip and a connection. Run together, they pay once. The rule:
 
     A call that arrives while no batch of its lane is running starts at once.
