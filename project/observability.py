@@ -1,7 +1,7 @@
 """Request ids, and the configuration of the app's logger."""
 
 import logging
-import os
+import random
 import re
 import sys
 from typing import Any
@@ -36,7 +36,7 @@ def request_id(environ: dict[str, Any]) -> str:
     """
     if ID_KEY not in environ:
         sent = environ.get('HTTP_X_REQUEST_ID', '')
-        environ[ID_KEY] = sent if REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
+        environ[ID_KEY] = sent if REQUEST_ID.fullmatch(sent) else f'{random.getrandbits(128):032x}'
     return environ[ID_KEY]
 
 
