@@ -59,7 +59,9 @@ def _add_together(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | N
     # In the order of the unique index: else two workers could each wait for a row of the other, which is a deadlock.
     rows = [first[email] for email in sorted(first)]
     try:
-        stored = database.write(_insert_if_free(database.dialect), rows, LOCK_MILLISECONDS)
+        # SQLAlchemy executes a dict with less work than a list of one.
+        parameters = rows if len(rows) > 1 else rows[0]
+        stored = database.write(_insert_if_free(database.dialect), parameters, LOCK_MILLISECONDS)
     except Unavailable as error:
         if not isinstance(error, RolledBack):
             raise

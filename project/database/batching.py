@@ -3,31 +3,36 @@
 Under load, many requests of one process wait for the database at the same time. Run one by one, each
 pays for a round trip and a connection. Run together, they pay once. The rule:
 
-    A call that arrives while no batch of its lane is running starts at once.
+    A call that arrives while no batch of its lane is running leads one.
     A call that arrives while one is running waits, and runs in the next batch with all others that wait.
 
-There is no timer and no delay. An idle service sends each statement at once, and no result comes from a
-statement that was sent before its call arrived. Nothing is cached.
+There is no timer and no delay. A leader only lets those threads run first that are ready to run, because they may bring
+calls for its batch. An idle service sends each statement at once. No result comes from a statement that was sent before
+its call arrived. Nothing is cached.
 
 The race, from start to end, with one lane and the calls A, B and C:
 
-1. A arrives. The lane is idle, so A leads a batch of one: it runs the function with ``[a]``.
+1. A arrives. The lane is idle, so A leads. No other thread is ready, so A closes a batch of one, and runs the function
+   with ``[a]``.
 2. B and C arrive while A's function runs. Both wait, each on a lock of its own.
-3. A's function ends. Before A returns, it closes the next batch, [B, C], and wakes its leader. The lane never
-   becomes idle in between, so that a newcomer cannot overtake B and C.
-4. The leader runs the function with ``[b, c]``, stores an outcome for each call, wakes the other one, and
-   passes the turn on as A did. If no call waits by then, the lane is removed.
+3. A's function ends. Before A returns, it passes the turn on: it wakes B to lead. The lane never becomes idle in
+   between, so that a newcomer cannot overtake B and C.
+4. B lets the ready threads run, and D arrives with one of them. B closes the batch [B, C, D], and runs the function
+   with ``[b, c, d]``. A call that arrives from here on waits for the next batch.
+5. B stores an outcome for each call, wakes C and D, and passes the turn on as A did. If no call waits by then, the
+   lane is removed.
 
 What can go wrong on the way:
 
-* The leader of a batch is the call with the latest deadline. So no call fails because its leader runs out of time.
+* The call with the latest deadline leads, and its batch has no calls whose deadline is later by more than
+  ``SLACK_SECONDS``. So no call fails because its leader runs out of time.
 * A call whose deadline passes leaves. If its batch is already running, the batch goes on without it.
 * The leader's function may raise, or the leader's greenlet may be killed. Each call of the batch then raises an
   exception of its own, and the turn passes on.
-* A leader that is killed or late before it has started leaves, and another call of its batch leads.
+* A leader that is killed or late before it has closed its batch leaves, and another call that waits leads.
 * The function must not call its own lane: it would wait for itself. That raises :class:`RuntimeError`.
 
-The same code serves threads and, because gunicorn's worker patches ``threading``, gevent's greenlets.
+The same code serves threads and, because gunicorn's worker patches ``threading`` and ``time``, gevent's greenlets.
 """
 
 import contextlib
@@ -41,31 +46,34 @@ from typing import Any
 from project.database.errors import DeadlineExceeded, Unavailable
 
 MAX_CALLS = 500  # of one batch; SQLite allows 32,766 parameters in a statement
+SLACK_SECONDS = 0.5  # by which a call's deadline may be later than its leader's
+# How often a leader lets all ready threads run. Those of the first turn send their responses; by the second, the
+# clients of these have sent their next requests.
+TURNS = 2
 
 
 class _Call:
     """One call, from its arrival to its outcome."""
 
-    __slots__ = ('batch', 'done', 'end', 'item', 'leads', 'outcome', 'wake')
+    __slots__ = ('done', 'end', 'item', 'leads', 'outcome', 'wake')
 
     def __init__(self, item: Any, end: float) -> None:
         self.item = item
         self.end = end  # on the monotonic clock
-        self.wake: Any = None  # a lock, if the call waits; released when it has an outcome, or leads
-        self.batch: list[_Call] | None = None  # None while it waits for a batch to be closed
+        self.wake: Any = None  # a lock, if the call has to wait; released when it has an outcome, or leads
         self.leads = False
         self.done = False
         self.outcome: Any = None
 
 
 class _Lane:
-    """The calls of one key. It exists as long as a batch is running."""
+    """The calls of one key. It exists as long as one of them leads."""
 
     __slots__ = ('leader', 'waiting')
 
     def __init__(self) -> None:
         self.leader: int | None = None  # the thread that runs the function
-        self.waiting: list[_Call] = []
+        self.waiting: list[_Call] = []  # those that are in no batch yet, in the order of their arrival
 
 
 class Batcher:
@@ -103,13 +111,13 @@ class Batcher:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = _Lane()
-                call.batch, call.leads = [call], True
+                call.leads = True
             elif lane.leader == threading.get_ident():
                 raise RuntimeError('the function of a batch must not call its own lane')
             else:
                 call.wake = threading.Lock()
                 call.wake.acquire()
-                lane.waiting.append(call)
+            lane.waiting.append(call)
         if not call.leads:
             self._wait(key, lane, call)
         if not call.done:
@@ -119,7 +127,7 @@ class Batcher:
         return call.outcome
 
     def _wait(self, key: Hashable, lane: _Lane, call: _Call) -> None:
-        """Wait until the call has an outcome or leads its batch; leave when its deadline passes."""
+        """Wait until the call has an outcome or leads a batch; leave when its deadline passes."""
         try:
             woken = call.wake.acquire(timeout=-1 if call.end == inf else max(0.0, call.end - time.monotonic()))
         except BaseException:  # such as GreenletExit, which kills a greenlet where it waits
@@ -130,22 +138,31 @@ class Batcher:
             raise DeadlineExceeded
 
     def _leave(self, key: Hashable, lane: _Lane, call: _Call) -> bool:
-        """Take a call out of its batch or its queue; return whether it has no outcome."""
+        """Leave the lane or the running batch; return whether the call has no outcome."""
         with self._lock:
             if call.done:
                 return False
-            if call.batch is None:
+            if call in lane.waiting:
                 lane.waiting.remove(call)
-            else:
-                call.batch.remove(call)
-                if call.leads:
-                    self._pass_on(key, lane, call.batch)
+            if call.leads:
+                self._pass_on(key, lane)
             return True
 
     def _lead(self, key: Hashable, lane: _Lane, call: _Call, function: Callable[[list[Any]], Sequence[Any]]) -> None:
         """Run the function for a batch, store the outcomes, and pass the turn on."""
-        with self._lock:
-            batch = list(call.batch or ())  # a call that leaves from here on has been sent all the same
+        try:
+            for _ in range(TURNS):
+                time.sleep(0)
+        except BaseException:  # such as GreenletExit
+            self._leave(key, lane, call)
+            raise
+        batch: list[_Call] = []
+        later: list[_Call] = []
+        with self._lock:  # a call that leaves from here on has been sent all the same
+            for member in lane.waiting:
+                fits = member.end <= call.end + SLACK_SECONDS and len(batch) < MAX_CALLS
+                (batch if fits else later).append(member)
+            lane.waiting = later
             lane.leader = threading.get_ident()
         outcomes: Sequence[Any] = ()
         error: BaseException | None = None
@@ -162,21 +179,16 @@ class Batcher:
                 for number, member in enumerate(batch):
                     member.outcome = _own(error) if error else outcomes[number]
                     member.done = True
-                    member.batch = None  # a reference cycle would keep the outcomes until the garbage collector runs
                     if member is not call:
                         member.wake.release()
-                self._pass_on(key, lane, [])
+                self._pass_on(key, lane)
 
-    def _pass_on(self, key: Hashable, lane: _Lane, batch: list[_Call]) -> None:
-        """Let a call of ``batch`` lead it. When it is empty, close the next batch or remove the lane."""
-        if not batch:
-            batch, lane.waiting = lane.waiting[:MAX_CALLS], lane.waiting[MAX_CALLS:]
-        if not batch:
+    def _pass_on(self, key: Hashable, lane: _Lane) -> None:
+        """Let a call that waits lead the next batch, or remove the lane."""
+        if not lane.waiting:
             del self._lanes[key]
             return
-        for member in batch:
-            member.batch = batch
-        leader = max(batch, key=lambda member: member.end)
+        leader = max(lane.waiting[:MAX_CALLS], key=lambda member: member.end)
         leader.leads = True
         leader.wake.release()
 

@@ -7,6 +7,7 @@ import unittest
 import weakref
 from math import inf
 from queue import Queue
+from types import SimpleNamespace
 from unittest import mock
 
 from project.database import batching
@@ -122,9 +123,10 @@ class BatchingTest(unittest.TestCase):
         second = self.call('second')
         self.function.released.release()
         first.ended()
-        # The first caller has returned. A call that it makes now waits, whether or not the second has woken up.
+        # The first caller has returned. A call that it makes now does not run before the second one, even if that one
+        # has not woken up yet.
         again = Caller(self.batcher, self.function, 'again')
-        self.assertEqual(self.running(), ['second'])
+        self.assertEqual(self.running()[0], 'second')
         self.function.released.release(2)
         self.assertEqual((second.ended().result, again.ended().result), ('<second>', '<again>'))
 
@@ -242,6 +244,46 @@ class BatchingTest(unittest.TestCase):
         for caller in (soon, latest):
             caller.ended()
         self.assertEqual(leaders[-1], latest)
+
+    def while_the_leader_lets_others_run(self, call):
+        """Make ``call()`` once, in the first leader's thread, before that closes its batch."""
+        calls = [call]
+
+        def sleep(seconds):
+            if calls:
+                calls.pop()()
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+        self.enterContext(mock.patch.object(batching, 'time', clock))
+
+    def test_call_joins_a_batch_whose_leader_lets_others_run(self):
+        self.while_the_leader_lets_others_run(lambda: self.call('second'))
+        Caller(self.batcher, self.function, 'first')
+        self.assertEqual(self.running(), ['first', 'second'])
+
+    def test_call_does_not_join_a_leader_that_has_much_less_time(self):
+        end = time.monotonic() + 60
+        self.while_the_leader_lets_others_run(lambda: self.call('patient', end=end + batching.SLACK_SECONDS + 1))
+        first = Caller(self.batcher, self.function, 'first', end)
+        self.assertEqual(self.running(), ['first'])
+        self.function.released.release()
+        first.ended()
+        self.assertEqual(self.running(), ['patient'])
+
+    def test_leader_that_is_killed_before_it_closes_its_batch_passes_the_turn_on(self):
+        second = []
+
+        def be_killed():
+            second.append(self.call('second'))
+            raise SystemExit
+
+        self.while_the_leader_lets_others_run(be_killed)
+        first = Caller(self.batcher, self.function, 'first')
+        self.assertEqual(self.running(), ['second'])
+        self.function.released.release()
+        self.assertEqual(second[0].ended().result, '<second>')
+        self.assertIsInstance(first.ended().error, SystemExit)
+        self.assertEqual(self.batcher.running, 0)
 
     def test_outcomes_are_freed_without_the_garbage_collector(self):
         class Outcome:
