@@ -85,13 +85,13 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """The number of calls that wait for their batch to start."""
-        return sum(len(lane.waiting) for lane in list(self._lanes.values()))
+        """The number of calls that wait for their batch to start, and do not lead it."""
+        return sum(not call.leads for lane in list(self._lanes.values()) for call in list(lane.waiting))
 
     @property
     def running(self) -> int:
         """The number of batches that are running, each in its lane."""
-        return len(self._lanes)
+        return sum(lane.leader is not None for lane in list(self._lanes.values()))
 
     def run(self, key: Hashable, function: Callable[[list[Any]], Sequence[Any]], item: Any, end: float) -> Any:
         """Run ``function`` for ``item``, together with the other calls that wait in the same lane.

@@ -86,8 +86,9 @@ class BatchingTest(unittest.TestCase):
         return first
 
     def test_lone_call_runs_at_once_and_leaves_no_lane(self):
-        self.function.released.release()
-        self.assertEqual(self.batcher.run('lane', self.function, 'a', inf), '<a>')
+        self.function.released.release(2)
+        for _ in range(2):  # the second one would wait in a lane that is left
+            self.assertEqual(Caller(self.batcher, self.function, 'a').ended().result, '<a>')
         self.assertEqual(self.batcher.running, 0)
 
     def test_calls_that_wait_run_together_in_order_of_arrival(self):
