@@ -183,7 +183,7 @@ class AddingTest(BaseTestCase):
         self.enterContext(mock.patch.object(Database, 'write', write))
         with self.writes_blocked():
             second = post(worker, 'second@example.com')
-            self.wait_until(worker.extensions['database']._batcher.running.__bool__)
+            self.wait_until(lambda: worker.extensions['database']._batcher.running)
             posts = self.post_while_blocked(*emails)
             posts += self.post_while_blocked(*reversed(emails), app=worker)
         self.assertEqual(second.ended().status_code, 201)
