@@ -11,6 +11,7 @@ see their own things only; a token of this one opens everything.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from project.tests.support.servers import HOST, ROOT, TOKEN, Server, manage
 
 DOCUMENT = ROOT / 'project' / 'api' / 'openapi.yaml'
 LEAST_CASES = 1000
+LEAST_SCENARIOS, LEAST_LINKS = 10, 5
 CONFIG = f"""
 hooks = "{__name__}"
 seed = {os.environ.get('FUZZ_SEED') or 1}
@@ -120,6 +122,14 @@ class FuzzTest(unittest.TestCase):
         print(f'{result["test_cases"]["generated"]} cases in {result["running_time"]:.0f} s')
         self.assertGreaterEqual(result['test_cases']['generated'], LEAST_CASES)
         self.assertEqual(result['operations']['tested'], self.count_operations())
+        self.assertEqual({'success'}, {phase['status'] for phase in result['phases'].values()}, result['phases'])
+        # The report has no figures of the stateful phase, which follows links from response to request.
+        links = re.search(r'Stateful .*Scenarios: +([0-9]+)\s+API Links: +([0-9]+) covered', run.stdout, re.DOTALL)
+        self.assertIsNotNone(links, run.stdout)
+        scenarios, covered = map(int, links.groups())
+        print(f'stateful: {scenarios} scenarios, {covered} links')
+        self.assertGreaterEqual(scenarios, LEAST_SCENARIOS)
+        self.assertGreaterEqual(covered, LEAST_LINKS)
         self.check_reach()
 
     def add_users(self):
