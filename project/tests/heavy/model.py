@@ -44,21 +44,23 @@ CHANGED = 412, {'status': 'fail', 'message': 'The user has changed since it was 
 EMAILS = st.sampled_from([spelling for line in SPELLINGS for spelling in line])
 USERNAMES = st.sampled_from(['ann', 'Ann', 'anna', 'b%', 'Bob', 'Örjan', 'örjan'])
 NEW = st.fixed_dictionaries({'username': USERNAMES, 'email': EMAILS})
+# Enough for two of them to wait at the same time in one worker.
+SAME = st.sampled_from(SPELLINGS).flatmap(
+    lambda line: st.lists(
+        st.fixed_dictionaries({'username': USERNAMES, 'email': st.sampled_from(line)}), min_size=6, max_size=6
+    )
+)
 DIFFERENT = st.lists(NEW, min_size=1, max_size=5, unique_by=lambda user: identity(user['email']))
 TIMES = st.sampled_from(['2026-01-01T12:00:00.000000Z', '2026-01-01T12:00:00.000001Z'])
 CHANGES = st.fixed_dictionaries({}, optional={'username': USERNAMES, 'email': EMAILS, 'active': st.booleans()})
 # Values of If-Match and If-None-Match (RFC 9110 section 13.1); {} is the entity tag that the client has.
 CONDITIONS = st.sampled_from([None, '{}', '"another", {}', 'W/{}', '"another"', '*'])
 LIMITS = st.fixed_dictionaries({'limit': st.integers(1, 3)}, optional={'count': st.just('true')})
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        'q': st.sampled_from(['an', 'ANN', 'anna', 'b_', 'b%', 'bo', 'BOB@B', 'ör', 'Ör', 'xn']),
-        'active': st.sampled_from(['true', 'false']),
-        'username': USERNAMES,
-        'email': EMAILS,
-    },
+ACTIVE = {'active': st.sampled_from(['true', 'false'])}
+FILTERS = st.fixed_dictionaries({}, optional=ACTIVE) | st.fixed_dictionaries(
+    {}, optional={'username': USERNAMES, 'email': EMAILS, **ACTIVE}
 )
+PREFIXES = st.sampled_from(['an', 'ANN', 'anna', 'b_', 'b%', 'bo', 'BOB@B', 'ör', 'Ör', 'xn'])
 
 
 class Service(RuleBasedStateMachine):
@@ -91,7 +93,7 @@ class Service(RuleBasedStateMachine):
         body = self.send('GET', '/users').body
         assert body == {'status': 'success', 'data': {'users': self.model.newest_first({})}}, body
 
-    @rule(target=seen, users=st.lists(NEW, min_size=1, max_size=3))
+    @rule(target=seen, users=st.lists(NEW, min_size=1, max_size=3) | SAME)
     def add_at_the_same_time(self, users):
         free = {identity(user['email']) for user in users if self.model.owner(user['email']) is None}
         ids = {state['id'] for state in self.model.tags.values()}
@@ -179,10 +181,14 @@ class Service(RuleBasedStateMachine):
         if not rejection:
             del self.model.users[id]
 
-    @rule(target=pages, limits=LIMITS, filters=st.just({}) | FILTERS)
+    @rule(target=pages, limits=LIMITS, filters=FILTERS)
     def first_page(self, limits, filters):
         parameters = limits | filters
         return self.check_page(f'/users?{urlencode(parameters)}', parameters)
+
+    @rule(target=pages, limits=LIMITS, filters=st.fixed_dictionaries({}, optional=ACTIVE), q=PREFIXES)
+    def search(self, limits, filters, q):
+        return self.first_page(limits, {'q': q, **filters})
 
     @rule(target=pages, page=consumes(pages))
     def next_page(self, page):
