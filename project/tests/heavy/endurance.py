@@ -40,7 +40,7 @@ from manage import app
 def count_greenlets():
     gc.collect()
     found = [o for o in gc.get_objects() if issubclass(type(o), greenlet.greenlet) and not o.dead]
-    resolvers = [thread for thread in threading.enumerate() if thread.name.startswith('resolver')]  # a pool, which stays
+    resolvers = [one for one in threading.enumerate() if one.name.startswith('resolver')]  # a pool, which stays
     return {'pid': os.getpid(), 'greenlets': len(found) - len(resolvers)}
 """
 PATHS = ('/users?limit=20', '/users?q=wr&limit=10', '/users?active=true&limit=5', '/users/1', '/ping', '/health')
