@@ -98,6 +98,7 @@ class Endurance(FaultCase):
 
     def test_workers_do_not_grow_and_leave_nothing_behind(self):
         server = self.server
+        self.assertEqual('/users/1', server.post('first@example.com').headers['Location'])
         resources = self.resources()
         readers = Load(lambda: server.get(random.choice(PATHS)), CLIENTS)
         leavers, lives, writers = Load(self.leave, LEAVERS, 0.5), Lives(server, CLIENTS), Writers(server, CLIENTS)
