@@ -1,12 +1,15 @@
 """Litestream replicates the SQLite file of the service, which is killed while clients write, and restores it.
 
-Run by name, after ``pip install -r .ci/requirements.txt``: ``python manage.py test litestream``. Litestream's settings
-are those of docs/backup.md, with other directories.
+Run by name, after ``pip install -r .ci/requirements.txt``: ``python manage.py test litestream``. Litestream starts the
+service, with the settings of docs/backup.md and other directories.
 """
 
 import contextlib
+import os
 import re
+import shlex
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sysconfig
@@ -15,14 +18,31 @@ from datetime import UTC, datetime
 
 from project.tests.support.fault_case import FaultCase, measured
 from project.tests.support.loads import Writers
-from project.tests.support.servers import ROOT, SLACK_SECONDS, wait_until
+from project.tests.support.servers import ROOT, SLACK_SECONDS, Server, children, is_running, manage, wait_until
 
 PROGRAM = shutil.which('litestream', path=sysconfig.get_path('scripts')) or shutil.which('litestream')
 MOST_SECONDS_LOST = 5.0  # without a sync by hand; Litestream syncs every second
 
 
+class ReplicatedServer(Server):
+    """The service as a child of Litestream, which ends with it."""
+
+    def __init__(self, folder, url, config):
+        super().__init__(folder, url)
+        self._command = [PROGRAM, 'replicate', '-config', config, '-exec', shlex.join(self._command)]
+
+    def kill_service(self):
+        """Send SIGKILL to the service's processes, and wait until Litestream has ended."""
+        masters = self.workers()
+        service = [*masters, *(worker for master in masters for worker in children(master))]
+        for pid in service:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(SLACK_SECONDS)
+        wait_until(lambda: not any(map(is_running, service)), SLACK_SECONDS, 'the service has ended')
+
+
 class LitestreamTest(FaultCase):
-    """The service under gunicorn with two workers on an SQLite file, and Litestream."""
+    """Litestream and the service under gunicorn with two workers, on an SQLite file."""
 
     def setUp(self):
         super().setUp()
@@ -30,23 +50,13 @@ class LitestreamTest(FaultCase):
             self.fail('this test needs Litestream: pip install -r .ci/requirements.txt')
         self.folder = self.directory / 'users'
         self.folder.mkdir()
-        self.file = self.folder / 'users.db'
+        self.file, self.config = self.folder / 'users.db', self.folder / 'litestream.yml'
         documented = re.search('```yaml\n(.*?)```', (ROOT / 'docs' / 'backup.md').read_text(), re.DOTALL)
-        self.config = self.folder / 'litestream.yml'
         self.config.write_text(documented[1].replace('/srv/', f'{self.directory}/'))
-        self.socket = self.folder / 'litestream.sock'
-        self.server = self.start_server(f'sqlite:///{self.file}')
-        self.replicate()
-
-    def replicate(self):
-        """Start Litestream, and wait until it accepts commands."""
-        self.socket.unlink(missing_ok=True)
-        with (self.folder / 'litestream.log').open('ab') as log:
-            command = [PROGRAM, 'replicate', '-config', self.config]
-            self.litestream = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.addCleanup(self.litestream.wait)
-        self.addCleanup(self.litestream.kill)
-        wait_until(self.socket.exists, SLACK_SECONDS, 'Litestream has started')
+        manage(f'sqlite:///{self.file}', 'db', 'upgrade')
+        self.server = ReplicatedServer(self.directory, f'sqlite:///{self.file}', self.config)
+        self.addCleanup(self.server.kill)
+        self.server.start()
 
     def run_litestream(self, *arguments):
         """Run a command of Litestream to its end."""
@@ -55,7 +65,7 @@ class LitestreamTest(FaultCase):
 
     def sync(self):
         """Wait until everything is in the replica that was committed before this call."""
-        self.run_litestream('sync', '-wait', '-socket', self.socket, self.file)
+        self.run_litestream('sync', '-wait', '-socket', self.folder / 'litestream.sock', self.file)
 
     def restore(self, *options):
         """Restore the file from the replica beside the original, and return the emails in it, ordered by id."""
@@ -69,12 +79,6 @@ class LitestreamTest(FaultCase):
         with contextlib.closing(sqlite3.connect(file)) as connection:
             return [email for (email,) in connection.execute('SELECT email FROM users ORDER BY id')]
 
-    def lose_machine(self):
-        """Send SIGKILL to the service and to Litestream."""
-        self.server.kill()
-        self.litestream.kill()
-        self.litestream.wait()
-
     def check_restored(self, acknowledged):
         """Check that the restored users are a snapshot of the table, and that none of ``acknowledged`` is missing."""
         restored = self.restore()
@@ -87,18 +91,17 @@ class LitestreamTest(FaultCase):
                 wait_until(lambda writers=writers: len(writers.acknowledged) > 100, SLACK_SECONDS, 'writers are served')
                 synced = list(writers.acknowledged)
                 self.sync()
-                self.lose_machine()
+                self.server.kill()
             self.assert_served(writers)
             self.check_restored(synced)
             self.server.start()
-            self.replicate()
 
     def test_without_a_sync_by_hand_the_last_seconds_are_lost(self):
         with Writers(self.server, 8, 0) as writers:
             begun = time.monotonic()
             wait_until(lambda: time.monotonic() > begun + 4, SLACK_SECONDS, 'Litestream has synced a few times')
             lost_at = time.monotonic()
-            self.lose_machine()
+            self.server.kill()
         self.assert_served(writers)
         restored = set(self.restore())
         times = {
@@ -116,7 +119,7 @@ class LitestreamTest(FaultCase):
         for _ in range(2):
             with Writers(self.server, 8, 0) as writers:
                 wait_until(lambda writers=writers: len(writers.acknowledged) > 100, SLACK_SECONDS, 'writers are served')
-                self.server.kill()
+                self.server.kill_service()
             self.assert_served(writers)
             acknowledged += writers.acknowledged
             self.server.start()
@@ -126,12 +129,11 @@ class LitestreamTest(FaultCase):
     def test_restored_file_serves_and_is_replicated_again(self):
         before = [self.server.post(f'{number}@example.com').body['data'] for number in range(20)]
         self.sync()
-        self.lose_machine()
+        self.server.kill()
         for file in self.folder.glob('users.db*'):
             file.unlink()
         self.run_litestream('restore', '-config', self.config, self.file)
         self.server.start()
-        self.replicate()
         self.assertEqual(before[::-1], self.server.get('/users').body['data']['users'])
         after = self.server.post('after@example.com').body['data']['email']
         self.sync()
