@@ -8,7 +8,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Self
 
-from project.tests.support.servers import SLACK_SECONDS, Response, Server
+from project.tests.support.clients import SLACK_SECONDS, Response
+from project.tests.support.servers import Server
 
 
 class Load:

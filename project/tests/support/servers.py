@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import os
 import random
 import signal
@@ -12,13 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from project.tests.support.clients import HOST, SLACK_SECONDS, TOKEN, Client
 
 ROOT = Path(__file__).parents[3]
-HOST = '127.0.0.1'
-TOKEN = 'a-token-of-the-tests-for-servers-in-processes'
-# Seconds after which a client gives up and a server that starts or stops has failed: a defect fails a test then.
-SLACK_SECONDS = 20.0
 START_SECONDS = 30.0
 
 T = TypeVar('T')
@@ -81,26 +78,7 @@ def manage(url: str, *arguments: str) -> None:
     subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, timeout=60)
 
 
-class Response:
-    """A response that has been read to its end.
-
-    :ivar body: the parsed JSON; None if the body is empty.
-    :ivar started: when its request was sent, in seconds on the monotonic clock.
-    :ivar seconds: the time from then until the response was complete.
-    :raises ValueError: the body is not JSON, or does not say so.
-    """
-
-    def __init__(self, started: float, response: http.client.HTTPResponse) -> None:
-        text = response.read()
-        self.started = started
-        self.seconds = time.monotonic() - started
-        self.status, self.headers = response.status, response.headers
-        self.body: Any = json.loads(text) if text else None
-        if text and response.headers['Content-Type'] != 'application/json':
-            raise ValueError(f'the response is of type {response.headers["Content-Type"]}')
-
-
-class Server:
+class Server(Client):
     """gunicorn on a free port of the loopback address, in a process group of its own.
 
     :param folder: a directory for its log and its configuration; modules in it can be imported.
@@ -111,7 +89,7 @@ class Server:
     """
 
     def __init__(self, folder: str | Path, url: str, app: str = 'manage:app', config: str = '', **environ: str) -> None:
-        self.port = free_port()
+        super().__init__(free_port())
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = Path(folder, f'server{self.port}.log')
         self._command = [sys.executable, '-m', 'gunicorn', '-b', f'{HOST}:{self.port}', app]
@@ -179,44 +157,3 @@ class Server:
     def log(self) -> str:
         """Return its output."""
         return self.log_file.read_text(errors='replace') if self.log_file.exists() else ''
-
-    def connect(self) -> http.client.HTTPConnection:
-        """Return a connection for several requests."""
-        return http.client.HTTPConnection(HOST, self.port, timeout=SLACK_SECONDS)
-
-    def get(self, path: str, connection: http.client.HTTPConnection | None = None) -> Response:
-        """Send a GET; arguments, result and errors as for :meth:`request`."""
-        return self.request('GET', path, connection=connection)
-
-    def post(self, email: str, connection: http.client.HTTPConnection | None = None) -> Response:
-        """Add a user with this email; the rest as for :meth:`request`."""
-        return self.request('POST', '/users', {'username': 'ann', 'email': email}, connection)
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        payload: Any = None,
-        connection: http.client.HTTPConnection | None = None,
-        **headers: str,
-    ) -> Response:
-        """Send a request with the token, and return the response.
-
-        :param payload: what the body has as JSON; no body if it is None.
-        :param connection: one of :meth:`connect`; by default a new one, which is closed.
-        :param headers: more headers; an underscore in a name stands for a hyphen.
-        :raises OSError, http.client.HTTPException: the response did not come, or is incomplete.
-        :raises ValueError: the response is not JSON.
-        """
-        body = None if payload is None else json.dumps(payload)
-        sent = {'Authorization': f'Bearer {TOKEN}'} | ({'Content-Type': 'application/json'} if body else {})
-        sent |= {name.replace('_', '-'): value for name, value in headers.items()}
-        own = connection is None
-        connection = connection or self.connect()
-        started = time.monotonic()
-        try:
-            connection.request(method, path, body, sent)
-            return Response(started, connection.getresponse())
-        finally:
-            if own:
-                connection.close()
