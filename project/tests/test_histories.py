@@ -72,6 +72,7 @@ class CheckTest(unittest.TestCase):
     def test_rejected_and_foreign_writes_must_not_be_seen(self):
         self.assert_found([ADDED, change(2, 3, outcome='rejected'), read(4, 5, 'bob')], 'never written')
         self.assert_found([ADDED, read(4, 5, 'nobody')], 'never written')
+        self.assert_found([ADDED, change(2, 3), read(4, 5, 'bob', user_id=2)], 'never written')
 
     def test_duplicated_users_are_found(self):
         other = Seen(2, 'bob', 'ANN@example.com')
@@ -81,6 +82,7 @@ class CheckTest(unittest.TestCase):
             'both acknowledged': [ADDED, added],
             'one of them read': [ADDED, unknown, read_all(4, 5, ANN, other)],
             'read one after the other': [ADDED, unknown, Operation('read', 'acknowledged', 4, 5, 2, users=(other,))],
+            'not removed': [ADDED, remove(1, 2, 'unknown'), added, read(4, 5, 'ann')],
             'removed too late': [ADDED, added, remove(4, 5)],
             'moved too late': [ADDED, added, change(4, 5, 'cid', email='cid@example.com')],
         }.items():
@@ -113,6 +115,8 @@ class CheckTest(unittest.TestCase):
                 Operation('remove', 'acknowledged', 7, 8, user_id=2), change(9, 10, 'dan', email=ANN.email)],
             'two adds of one email, of which one is rejected': [
                 ADDED, Operation('add', 'rejected', 0, 1, username='bob', email=ANN.email)],
+            'absence before the add or after the removal': [
+                ADDED, read(0.5, 6), remove(4, 7, 'unknown'), read(8, 9, 'ann')],
             'reads without a result': [ADDED, Operation('read', 'unknown', 2, 3, user_id=1)],
         }.items():  # fmt: skip
             with self.subTest(name):
@@ -262,6 +266,11 @@ class RecorderTest(unittest.TestCase):
         self.assertIn('user 2: ', self.findings(StaleReads())[0])
         self.assertIn('absence before the add was returned', self.findings(LostWrites())[0])
         self.assertIn('email', self.findings(DuplicatedUsers())[0])
+        recorder = Recorder(LostWrites())
+        for _ in range(3):
+            recorder.add()
+        self.assertEqual(404, recorder.change(2).status)
+        self.assertIn('absence before the add was returned', check(recorder.history)[0])
 
     def test_outcome_without_an_acknowledgement_is_unknown(self):
         for failure in (503, OSError):
