@@ -19,10 +19,11 @@ from sqlalchemy import Dialect, Engine, Executable, Row, Select, TextClause, tex
 from sqlalchemy.pool import QueuePool
 from werkzeug.local import LocalProxy
 
+from project.database import leadership
 from project.database.batching import Batcher
 from project.database.breaker import Breaker
 from project.database.connecting import deadline
-from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, configure, discard_older, listen
+from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, SERVER, configure, discard_older, listen
 from project.database.errors import DatabaseError, Disconnected, RolledBack, translate_driver, translated
 
 __all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
@@ -185,7 +186,11 @@ class Database:
         self, name: str, statement: Executable, parameters: Any, options: Mapping[str, Any]
     ) -> Sequence[Row[Any]]:
         with translated(), self._engines[name].begin() as connection:
-            return connection.execute(statement, parameters, execution_options=options).all()
+            rows = connection.execute(statement, parameters, execution_options=options).all()
+            server = connection.info.get(SERVER)
+        if server is not None:
+            leadership.settle(server)
+        return rows
 
     def _fetch(self, statement: Compilable, parameters: Mapping[str, Any], discard_pool: bool) -> Sequence[Any]:
         """Run a SELECT by the driver, with SQLAlchemy's SQL and pool.

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -124,46 +125,69 @@ def is_stale(connection: Any) -> bool:
 
 
 _resolver = ThreadPoolExecutor(4, 'resolver')
-_timed_out: dict[libpq.Server, float] = {}  # when connecting to an address last timed out, by the address
+_timed_out: dict[libpq.Server, float] = {}  # when an address timed out or was abandoned
 
 
-def connect(arguments: dict[str, Any]) -> Any:
+def timed_out_at(address: libpq.Server) -> float:
+    """Return when an address last timed out or was abandoned, on the monotonic clock; 0 if it has worked since."""
+    return _timed_out.get(address, 0.0)
+
+
+def try_last(address: libpq.Server) -> None:
+    """Let new connections try an address after the others, until one to it succeeds."""
+    _timed_out[address] = time.monotonic()
+
+
+def addresses(parameters: Mapping[str, str]) -> list[libpq.Server]:
+    """Return the addresses of the database's hosts, in the order of the URL.
+
+    :param parameters: as :func:`project.database.libpq.parameters` returned them.
+    :raises psycopg2.OperationalError: no host has one.
+    """
+    error = psycopg2.OperationalError('no host of the database has an address')
+    found: list[libpq.Server] = []
+    for server in libpq.servers(parameters):
+        try:
+            found += [server._replace(hostaddr=address) for address in _resolve(server)]
+        except psycopg2.OperationalError as reason:
+            error = reason
+    if not found:
+        raise error
+    return found
+
+
+def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
     """Connect to the first address of the database's hosts that accepts, each within its own deadline.
 
     The hosts are those that libpq would take: from the URL, a service file or its variables. Of libpq's parameters
     ``connect_timeout`` is not in force.
 
     :param arguments: psycopg2's.
-    :returns: the psycopg2 connection.
+    :returns: the psycopg2 connection, and the address.
     :raises psycopg2.Error: the error of the last address, or of one that timed out.
     """
     parameters = libpq.parameters(arguments)
-    error: psycopg2.Error = psycopg2.OperationalError('no host of the database has an address')
-    addresses: list[libpq.Server] = []
-    for server in libpq.servers(parameters):
-        try:
-            addresses += [server._replace(hostaddr=address) for address in _resolve(server)]
-        except psycopg2.OperationalError as reason:
-            error = reason
+    found = addresses(parameters)
+    error: psycopg2.Error | None = None
     if parameters.get('load_balance_hosts') == 'random':
-        random.shuffle(addresses)
+        random.shuffle(found)
     # libpq knows one address at a time, so it cannot prefer a standby among several.
     prefers_standby = parameters.get('target_session_attrs') == 'prefer-standby'
     for attributes in ('standby', 'any') if prefers_standby else (None,):
         wanted = {'target_session_attrs': attributes} if attributes else {}
-        # Try recently timed-out addresses last: each would cost a new connection its deadline.
-        for address in sorted(addresses, key=lambda address: _timed_out.get(address, 0)):
+        # Try addresses that timed out last: each would cost a new connection its deadline.
+        for address in sorted(found, key=timed_out_at):
             try:
                 with deadline(CONNECT_SECONDS):
                     connection = psycopg2.connect(**{**arguments, **address._asdict(), **wanted})
                 _timed_out.pop(address, None)
-                return connection
+                return connection, address
             except Exception as reason:
                 if isinstance(reason, TimedOut):
-                    _timed_out[address] = time.monotonic()
+                    try_last(address)
                 if not isinstance(error, TimedOut):
                     error = as_driver_error(reason)
-    raise error
+    raise error or psycopg2.OperationalError('no host of the database has an address')
 
 
 def as_driver_error(error: Exception) -> psycopg2.Error:

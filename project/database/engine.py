@@ -12,9 +12,11 @@ connections of the others:
 """
 
 import time
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import psycopg2
 import psycopg2.extensions
 from flask import Flask
 from sqlalchemy import Connection, Engine, event
@@ -22,7 +24,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from project.database import connecting
+from project.database import connecting, leadership
 from project.database.connecting import TimedOut
 from project.database.errors import BY_SQLSTATE, DeadlineExceeded, Disconnected, RolledBack, translate
 
@@ -32,6 +34,7 @@ SQLITE_PAUSE = 0.0005  # seconds between two tries to take SQLite's write lock
 # Execution options of statements.
 LOCK_TIMEOUT = 'lock_timeout'  # milliseconds
 KEEP_POOL = 'keep_pool'  # a bool
+SERVER = 'server'  # in the info of a connection: the address that it is connected to
 
 
 def configure(app: Flask) -> None:
@@ -79,12 +82,18 @@ def listen(name: str | None, engine: Engine) -> None:
             event.listen(engine, 'begin', _begin_immediate)
         return
     psycopg2.extensions.set_wait_callback(connecting.wait)
-    event.listen(engine, 'do_connect', lambda _dialect, _record, _args, arguments: connecting.connect(arguments))
+    event.listen(engine, 'do_connect', _connect)
     event.listen(engine, 'connect', _note_time)
     event.listen(engine, 'checkout', lambda connection, record, _: _reject_stale(engine, connection, record))
     event.listen(engine, 'handle_error', _replace_unreadable)
     event.listen(engine, 'handle_error', _judge_pool)
     event.listen(engine, 'before_cursor_execute', _set_lock_timeout, retval=True)
+
+
+def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[str, Any]) -> Any:
+    connection, record.info[SERVER] = connecting.connect(arguments)
+    record.info['is_abandoned'] = partial(leadership.is_abandoned, connection, record.info[SERVER], arguments)
+    return connection
 
 
 def _set_pragmas(connection: Any, record: Any) -> None:
@@ -126,8 +135,18 @@ def _note_time(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:
-    """Replace a connection that the server has closed while it was idle, and with it all others of the pool."""
+    """Replace a connection that the server has closed, or whose server is not the leader; so with all of the pool."""
     if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
+        raise InvalidatePoolError
+    try:
+        abandoned = record.info['is_abandoned']()
+    except TimedOut:
+        connecting.try_last(record.info[SERVER])
+        discard_older(engine)
+        raise
+    except psycopg2.OperationalError:
+        abandoned = True
+    if abandoned:
         raise InvalidatePoolError
 
 
@@ -156,7 +175,10 @@ def _judge_pool(context: ExceptionContext) -> None:
     if BY_SQLSTATE.get(getattr(original, 'pgcode', None) or '') is Disconnected:
         context.is_disconnect = True
     if isinstance(original, TimedOut) and context.execution_context is not None:
-        context.invalidate_pool_on_disconnect = not context.execution_context.execution_options.get(KEEP_POOL, False)
+        keep = context.execution_context.execution_options.get(KEEP_POOL, False)
+        context.invalidate_pool_on_disconnect = not keep
+        if keep and context.connection is not None:
+            leadership.suspect(context.connection.info[SERVER])
 
 
 def _set_lock_timeout(

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Self
 
+from project.database import leadership
+
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 OIDS: dict[type, int] = {bool: 16, int: 20, str: 25}  # of PostgreSQL's types
 SETTINGS = {
@@ -60,6 +62,8 @@ class FakePostgres:
     :ivar reject: the message that a new connection gets; None to accept it.
     :ivar version: as ``version()`` returns it.
     :ivar frozen: while it is set, new connections get no response at all.
+    :ivar check: returns the response to a check of :mod:`project.database.leadership`.
+    :ivar checks: the number of these checks so far.
     :ivar connected: the number of connections so far.
     :ivar startups: the parameters that each connection sent, such as ``user`` and ``database``.
     :ivar statements: those of the service, without SQLAlchemy's own at the start of the first connection.
@@ -70,6 +74,8 @@ class FakePostgres:
         self.reject: bytes | None = None
         self.version = 'PostgreSQL 17.0'
         self.frozen = False
+        self.check: Callable[[], bytes | None] = lambda: rows(['00000001', True])
+        self.checks = 0
         self.connected = 0
         self.startups: list[dict[str, str]] = []
         self.statements: list[str] = []
@@ -131,6 +137,9 @@ class FakePostgres:
             return rows([self.version])
         if sql == 'select current_schema()':
             return rows(['public'])
+        if sql == leadership.POSITION:
+            self.checks += 1
+            return self.check()
         if sql.lower().startswith('show '):
             return rows(['on' if 'standard' in sql else 'read committed'])
         if sql in ('BEGIN', 'COMMIT', 'ROLLBACK'):

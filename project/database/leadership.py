@@ -1,0 +1,126 @@
+"""Whether the server of a connection is still the leader, where the URL names several servers.
+
+A standby can be promoted while the old primary still accepts connections: when only the program that manages the old
+one hangs, such as Patroni. Its commits then wait forever for standbys that follow the new leader, and its reads are
+stale. The timeline decides between two primaries: each promotion begins a higher one (PostgreSQL's manual,
+"Timelines").
+
+The rule that keeps reads from being stale, for any number of processes that share nothing but the databases:
+
+1. A connection is used only if its server has passed a check within the last ``CHECK_SECONDS``. It passes if a
+   standby receives its WAL, or if no other server is a primary with a higher timeline.
+2. A server that does not pass is abandoned. All connections to it are replaced, and new ones try it last.
+3. When a process finds that another server than before can commit, because it has a standby or has just committed,
+   the process waits for ``SETTLE_SECONDS`` before it responds. By then, all others have checked their own servers.
+
+It needs replication in which a new leader cannot commit before all standbys have left the old one: three nodes under
+Patroni with ``synchronous_mode_strict``, for example.
+"""
+
+import contextlib
+import threading
+import time
+from math import inf
+from typing import Any
+
+import psycopg2
+
+from project.database import connecting, libpq
+
+CHECK_SECONDS = 0.2
+SETTLE_SECONDS = 0.4  # more than CHECK_SECONDS: a process may pause between a check and its statement
+PROBE_SECONDS = 0.25  # for another server to say whether it is a primary
+SKIP_SECONDS = 5.0  # for which a server that timed out is not probed
+POSITION = (
+    'SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,'
+    ' EXISTS (SELECT FROM pg_stat_get_wal_senders())'
+)
+
+_probing = threading.Lock()
+_checked: dict[libpq.Server, float] = {}  # when the server last passed; infinity where it need not
+_suspects: set[libpq.Server] = set()  # a write to them timed out
+_settled: dict[libpq.Server, float] = {}  # the leader, and the end of the wait of rule 3
+
+
+def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any]) -> bool:
+    """Return whether another server is the leader in place of this one.
+
+    :param connection: the psycopg2 connection, idle.
+    :param server: which it is connected to.
+    :param arguments: those of ``psycopg2.connect()``, with all servers.
+    :raises psycopg2.Error: the server did not respond, or closed the connection.
+    """
+    now = time.monotonic()
+    if now < _checked.get(server, -inf) + CHECK_SECONDS:
+        return False
+    others = [other for other in connecting.addresses(libpq.parameters(arguments)) if other != server]
+    timeline, has_standby = _position(connection) if others else (None, True)
+    if not timeline:  # it is the only server, no primary, or no PostgreSQL
+        _checked[server] = now if others else inf
+        return False
+    if not has_standby or server in _suspects:
+        with _probing:
+            now = time.monotonic()
+            if any(_timeline(other, arguments) > timeline for other in others):
+                connecting.try_last(server)
+                return True
+        _suspects.discard(server)
+    if has_standby and settle(server):
+        return is_abandoned(connection, server, arguments)
+    if has_standby or server in _settled:
+        _checked[server] = now
+    return False
+
+
+def suspect(server: libpq.Server) -> None:
+    """Let the next check of a server look at the others, too: a write to it has timed out."""
+    if _checked.get(server) != inf:
+        _suspects.add(server)
+        _checked.pop(server, None)
+
+
+def settle(server: libpq.Server) -> bool:
+    """Wait until rows of a server that can commit may be shown, and its commits acknowledged.
+
+    :param server: which has a standby, or has just committed.
+    :returns: whether that took time.
+    """
+    if _checked.get(server) == inf:
+        return False
+    now = time.monotonic()
+    if server not in _settled:
+        _settled.clear()
+        _settled[server] = now + SETTLE_SECONDS
+    if waits := now < _settled[server]:
+        time.sleep(_settled[server] - now)
+    return waits
+
+
+def _position(connection: Any) -> tuple[str | None, bool]:
+    """Return a primary's timeline, None for other servers, and whether a standby receives its WAL."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(POSITION)
+            return cursor.fetchone() or (None, True)
+    except psycopg2.OperationalError:
+        raise
+    except psycopg2.DatabaseError:  # it is no PostgreSQL, and lacks the functions
+        return None, True
+    finally:
+        if not connection.closed:
+            connection.rollback()
+
+
+def _timeline(server: libpq.Server, arguments: dict[str, Any]) -> str:
+    """Return the timeline of a server, which is empty if it is no primary, or does not respond."""
+    if time.monotonic() < connecting.timed_out_at(server) + SKIP_SECONDS:
+        return ''
+    with contextlib.suppress(psycopg2.Error), connecting.deadline(PROBE_SECONDS):
+        try:
+            connection = psycopg2.connect(**{**arguments, **server._asdict()})
+        except connecting.TimedOut:
+            connecting.try_last(server)
+            raise
+        with contextlib.closing(connection):
+            return _position(connection)[0] or ''
+    return ''
