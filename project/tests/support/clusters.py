@@ -24,6 +24,14 @@ def as_postgres() -> dict[str, Any]:
     return {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.geteuid() == 0 else {}
 
 
+def programs() -> Path:
+    """Return the directory of the newest PostgreSQL's server programs."""
+    found = sorted(Path('/usr/lib/postgresql').glob('*/bin/postgres'), key=lambda path: int(path.parts[-3]))
+    if not found:
+        raise RuntimeError('these tests need the server programs of PostgreSQL: apt-get install postgresql')
+    return found[-1].parent
+
+
 class Cluster:
     """A PostgreSQL cluster with the database ``users``, whose superuser needs no password.
 
@@ -33,10 +41,7 @@ class Cluster:
     """
 
     def __init__(self, directory: Path, *settings: str, standby_of: Self | None = None) -> None:
-        found = sorted(Path('/usr/lib/postgresql').glob('*/bin/postgres'), key=lambda path: int(path.parts[-3]))
-        if not found:
-            raise RuntimeError('these tests need the server programs of PostgreSQL: apt-get install postgresql')
-        self.programs = found[-1].parent
+        self.programs = programs()
         self.port = free_port()
         self.data, self.log_file = directory / 'data', directory / 'log'
         self.settings = ('listen_addresses=127.0.0.1', 'unix_socket_directories=', 'fsync=off', *settings)

@@ -19,11 +19,11 @@ class Nginx:
     and finds the service on a port of this machine instead of by a name.
 
     :param folder: a directory for its files.
-    :param service_port: where the service listens.
+    :param service_ports: where the instances of the service listen.
     :param environ: variables for nginx.envsh, such as ``ADDITIONS_PER_SECOND``.
     """
 
-    def __init__(self, folder: Path, service_port: int, **environ: str) -> None:
+    def __init__(self, folder: Path, *service_ports: int, **environ: str) -> None:
         program = shutil.which('nginx', path=f'{os.environ["PATH"]}:/usr/sbin')
         if program is None:
             raise RuntimeError('these tests need nginx: apt-get install nginx-light')
@@ -35,10 +35,13 @@ class Nginx:
         folder.chmod(0o755)  # nginx's workers run as another user when this runs as root
         values = self._variables(environ)
         text = re.sub(r'\$\{(\w+)}', lambda match: values[match[1]], (CLIENT / 'nginx.conf').read_text())
+        instances = ' '.join(f'server {HOST}:{port} max_fails=0;' for port in service_ports)
         for old, new in (
             ('/tmp/', f'{folder}/'),  # first: the folder may be in /tmp
             ('listen 8080 ', f'listen {HOST}:{self.port} '),
-            ('users-service:5000', f'{HOST}:{service_port}'),
+            # Instances are tried as the addresses of a name are: each request starts with the next one.
+            ('http {\n', f'http {{\n    upstream instances {{ {instances} }}\n'),
+            ('users-service:5000', 'instances'),
             ('/usr/share/nginx/html', str(folder)),
             ('/dev/stdout', str(self.log_file)),
             ('/dev/stderr', str(self.log_file)),
