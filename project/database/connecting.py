@@ -1,17 +1,13 @@
-"""Connections to PostgreSQL: deadlines, waiting, and the choice of a host. Everything about psycopg2 is here.
+"""Connections to PostgreSQL: deadlines and waiting.
 
 libpq has no read timeout, and its ``connect_timeout`` is not in force while psycopg2 has a wait callback. So the
 callback below waits for the socket, at most until the innermost :class:`deadline`.
 """
 
 import math
-import random
 import select
-import socket
 import sys
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
@@ -19,10 +15,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from project.database import libpq
-
 CALL_SECONDS = 3.0  # for one database call
-CONNECT_SECONDS = 1.0  # for one address of a database host to accept a connection
 
 _end: ContextVar[float] = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
 
@@ -88,6 +81,11 @@ def end_of_call() -> float:
     return min(end, time.monotonic() + CALL_SECONDS) if end < math.inf else end
 
 
+def seconds_left() -> float:
+    """Return the time until the end of the innermost deadline; infinity outside of one."""
+    return _end.get() - time.monotonic()
+
+
 def wait(connection: Any) -> None:
     """Wait until psycopg2's call is done: within a deadline, else for as long as it takes (as commands do).
 
@@ -124,90 +122,9 @@ def is_stale(connection: Any) -> bool:
     return bool(poll.poll(0))
 
 
-_resolver = ThreadPoolExecutor(4, 'resolver')
-_timed_out: dict[libpq.Server, float] = {}  # when an address timed out or was abandoned
-
-
-def timed_out_at(address: libpq.Server) -> float:
-    """Return when an address last timed out or was abandoned, on the monotonic clock; 0 if it has worked since."""
-    return _timed_out.get(address, 0.0)
-
-
-def try_last(address: libpq.Server) -> None:
-    """Let new connections try an address after the others, until one to it succeeds."""
-    _timed_out[address] = time.monotonic()
-
-
-def addresses(parameters: Mapping[str, str]) -> list[libpq.Server]:
-    """Return the addresses of the database's hosts, in the order of the URL.
-
-    :param parameters: as :func:`project.database.libpq.parameters` returned them.
-    :raises psycopg2.OperationalError: no host has one.
-    """
-    error = psycopg2.OperationalError('no host of the database has an address')
-    found: list[libpq.Server] = []
-    for server in libpq.servers(parameters):
-        try:
-            found += [server._replace(hostaddr=address) for address in _resolve(server)]
-        except psycopg2.OperationalError as reason:
-            error = reason
-    if not found:
-        raise error
-    return found
-
-
-def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
-    """Connect to the first address of the database's hosts that accepts, each within its own deadline.
-
-    The hosts are those that libpq would take: from the URL, a service file or its variables. Of libpq's parameters
-    ``connect_timeout`` is not in force.
-
-    :param arguments: psycopg2's.
-    :returns: the psycopg2 connection, and the address.
-    :raises psycopg2.Error: the error of the last address, or of one that timed out.
-    """
-    parameters = libpq.parameters(arguments)
-    found = addresses(parameters)
-    error: psycopg2.Error | None = None
-    if parameters.get('load_balance_hosts') == 'random':
-        random.shuffle(found)
-    # libpq knows one address at a time, so it cannot prefer a standby among several.
-    prefers_standby = parameters.get('target_session_attrs') == 'prefer-standby'
-    for attributes in ('standby', 'any') if prefers_standby else (None,):
-        wanted = {'target_session_attrs': attributes} if attributes else {}
-        # Try addresses that timed out last: each would cost a new connection its deadline.
-        for address in sorted(found, key=timed_out_at):
-            try:
-                with deadline(CONNECT_SECONDS):
-                    connection = psycopg2.connect(**{**arguments, **address._asdict(), **wanted})
-                _timed_out.pop(address, None)
-                return connection, address
-            except Exception as reason:
-                if isinstance(reason, TimedOut):
-                    try_last(address)
-                if not isinstance(error, TimedOut):
-                    error = as_driver_error(reason)
-    raise error or psycopg2.OperationalError('no host of the database has an address')
-
-
 def as_driver_error(error: Exception) -> psycopg2.Error:
     """Return an error of psycopg2 as it is, and for any other one that psycopg2 raised :class:`Unreadable`."""
     if isinstance(error, psycopg2.Error):
         return error
     text = error.object.decode(errors='replace') if isinstance(error, UnicodeDecodeError) else repr(error)
     return Unreadable(text)
-
-
-def _resolve(server: libpq.Server) -> list[str]:
-    """Return the IP addresses of a server; an empty one for a Unix socket."""
-    host = server.host
-    if server.hostaddr or not host or host.startswith(('/', '@')):
-        return [server.hostaddr]
-    try:
-        seconds = max(0, min(CONNECT_SECONDS, _end.get() - time.monotonic()))
-        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(seconds)
-    except TimeoutError:
-        raise TimedOut('the name service did not respond in time') from None
-    except OSError:
-        raise psycopg2.OperationalError('the name of a database host is unknown') from None
-    return [str(address[0]) for *_, address in found]

@@ -24,7 +24,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from project.database import connecting, leadership
+from project.database import connecting, hosts, leadership
 from project.database.connecting import TimedOut
 from project.database.errors import BY_SQLSTATE, DeadlineExceeded, Disconnected, RolledBack, translate
 
@@ -91,7 +91,7 @@ def listen(name: str | None, engine: Engine) -> None:
 
 
 def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[str, Any]) -> Any:
-    connection, record.info[SERVER] = connecting.connect(arguments)
+    connection, record.info[SERVER] = hosts.connect(arguments)
     record.info['is_abandoned'] = partial(leadership.is_abandoned, connection, record.info[SERVER], arguments)
     return connection
 
@@ -141,7 +141,7 @@ def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) 
     try:
         abandoned = record.info['is_abandoned']()
     except TimedOut:
-        connecting.try_last(record.info[SERVER])
+        hosts.try_last(record.info[SERVER])
         discard_older(engine)
         raise
     except psycopg2.OperationalError:

@@ -25,10 +25,10 @@ from typing import Any
 
 import psycopg2
 
-from project.database import connecting, libpq
+from project.database import connecting, hosts, libpq
 
-CHECK_SECONDS = 0.2
-SETTLE_SECONDS = 0.4  # more than CHECK_SECONDS: a process may pause between a check and its statement
+CHECK_SECONDS = 0.15
+SETTLE_SECONDS = 0.3  # more than CHECK_SECONDS: a process may pause between a check and its statement
 PROBE_SECONDS = 0.25  # for another server to say whether it is a primary
 SKIP_SECONDS = 5.0  # for which a server that timed out is not probed
 POSITION = (
@@ -53,7 +53,7 @@ def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any
     now = time.monotonic()
     if now < _checked.get(server, -inf) + CHECK_SECONDS:
         return False
-    others = [other for other in connecting.addresses(libpq.parameters(arguments)) if other != server]
+    others = [other for other in hosts.addresses(libpq.parameters(arguments)) if other != server]
     timeline, has_standby = _position(connection) if others else (None, True)
     if not timeline:  # it is the only server, no primary, or no PostgreSQL
         _checked[server] = now if others else inf
@@ -62,7 +62,7 @@ def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any
         with _probing:
             now = time.monotonic()
             if any(_timeline(other, arguments) > timeline for other in others):
-                connecting.try_last(server)
+                hosts.try_last(server)
                 return True
         _suspects.discard(server)
     if has_standby and settle(server):
@@ -113,13 +113,13 @@ def _position(connection: Any) -> tuple[str | None, bool]:
 
 def _timeline(server: libpq.Server, arguments: dict[str, Any]) -> str:
     """Return the timeline of a server, which is empty if it is no primary, or does not respond."""
-    if time.monotonic() < connecting.timed_out_at(server) + SKIP_SECONDS:
+    if time.monotonic() < hosts.timed_out_at(server) + SKIP_SECONDS:
         return ''
     with contextlib.suppress(psycopg2.Error), connecting.deadline(PROBE_SECONDS):
         try:
             connection = psycopg2.connect(**{**arguments, **server._asdict()})
         except connecting.TimedOut:
-            connecting.try_last(server)
+            hosts.try_last(server)
             raise
         with contextlib.closing(connection):
             return _position(connection)[0] or ''

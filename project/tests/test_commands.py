@@ -31,7 +31,7 @@ from project import config, create_app, database_urls, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
-from project.database import connecting
+from project.database import hosts
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.support.fake_postgres import FakePostgres
 from project.tests.test_config import KEY, VARIABLES
@@ -424,7 +424,7 @@ class WaitingTest(CommandTestCase):
 
     def test_server_that_does_not_respond_is_waited_for(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
-        self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.1))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.1))
         server = self.enterContext(FakePostgres())
         server.frozen = True
         words = rf'\ANo database after 0 s: users at 127\.0\.0\.1:{server.port}: .*did not respond in time\Z'

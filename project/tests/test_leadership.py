@@ -4,7 +4,7 @@ import threading
 import time
 from unittest import mock
 
-from project.database import connecting, leadership
+from project.database import connecting, hosts, leadership
 from project.tests.base import BaseTestCase
 from project.tests.support.fake_postgres import FakePostgres, error, rows
 
@@ -18,11 +18,12 @@ class LeadershipTest(BaseTestCase):
         self.old, self.new, self.standby = (self.enterContext(FakePostgres()) for _ in range(3))
         self.old.respond, self.new.respond = (lambda sql: rows(OLD)), (lambda sql: rows(NEW))
         self.standby.reject = error('25006')
-        for state in (connecting._timed_out, leadership._checked, leadership._suspects, leadership._settled):
+        for state in (hosts._timed_out, leadership._checked, leadership._suspects, leadership._settled):
             state.clear()
         self.enterContext(mock.patch.object(self.app.logger, 'disabled', True))
         self.enterContext(mock.patch.object(leadership, 'CHECK_SECONDS', 0))
         self.enterContext(mock.patch.object(leadership, 'SETTLE_SECONDS', 0))
+        self.enterContext(mock.patch.object(leadership, 'PROBE_SECONDS', 10))
         self.service = self.serve(self.old, self.standby, self.new)
         self.assertEqual('old', self.name())
 
@@ -67,7 +68,7 @@ class LeadershipTest(BaseTestCase):
         self.promote()
         self.assertEqual('new', self.name())
         self.new.check = lambda: rows(['00000002', False])
-        connecting._timed_out.clear()
+        hosts._timed_out.clear()
         checks = self.old.checks
         self.assertEqual('new', self.name())
         self.assertGreater(self.old.checks, checks)

@@ -7,7 +7,7 @@ from unittest import mock
 
 from project import config, database_urls
 from project.commands import waiting
-from project.database import connecting, libpq
+from project.database import hosts, libpq
 from project.tests.base import BaseTestCase, dispose, make_app
 from project.tests.support.fake_postgres import FakePostgres, fatal, rows
 
@@ -68,7 +68,7 @@ class ConnectingTest(LibpqTestCase):
         used = database_urls.parse(f'postgres://127.0.0.1:{self.server.port}/users', '')
         for url, variables, service_file in TABLE:
             self.server.startups.clear()
-            connecting._timed_out.clear()
+            hosts._timed_out.clear()
             with self.subTest(url=url, **variables), self.variables(service_file, **variables):
                 client = self.client_of(SQLALCHEMY_DATABASE_URI=self.fill(url))
                 self.assertEqual(client.get('/users/7').status_code, 200)
@@ -89,7 +89,7 @@ class ConnectingTest(LibpqTestCase):
 
     def test_host_of_a_variable_that_does_not_respond_is_passed_over(self):
         self.other.frozen, self.other.reject = True, None
-        self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.2))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.2))
         with self.variables(PGHOST='127.0.0.1,127.0.0.1', PGPORT='{other},{port}'):
             client = self.client_of(SQLALCHEMY_DATABASE_URI='postgresql://ann@/users')
             self.assertEqual(client.get('/users/7').status_code, 200)

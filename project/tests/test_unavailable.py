@@ -9,7 +9,7 @@ from unittest import mock
 
 import psycopg2
 
-from project.database import connecting
+from project.database import connecting, hosts
 from project.database.breaker import OPEN_SECONDS
 from project.tests.base import BaseTestCase
 from project.tests.support.concurrency import Request, post
@@ -259,7 +259,7 @@ class UnavailableTest(BaseTestCase):
 
     def test_server_that_does_not_accept_is_given_up(self):
         self.server.frozen = True
-        with mock.patch.object(connecting, 'CONNECT_SECONDS', SHORT):
+        with mock.patch.object(hosts, 'CONNECT_SECONDS', SHORT):
             self.assertEqual(self.get(), 503)
 
 
@@ -271,9 +271,9 @@ class HostsTest(BaseTestCase):
         self.servers = [self.enterContext(FakePostgres()) for _ in range(3)]
         for server in self.servers:
             server.respond = lambda sql: rows(ROW)
-        connecting._timed_out.clear()
+        hosts._timed_out.clear()
         self.enterContext(mock.patch.object(self.app.logger, 'disabled', True))
-        self.enterContext(mock.patch.object(connecting, 'CONNECT_SECONDS', 0.5))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.5))
 
     def get(self):
         """Return the response to a request to a new service that knows all servers."""
@@ -299,6 +299,20 @@ class HostsTest(BaseTestCase):
         self.get()
         self.assertEqual(self.get().status_code, 200)
         self.assertEqual([server.connected for server in self.servers], [1, 2, 0])
+
+    def test_host_that_timed_out_is_not_waited_for_long_while_others_respond(self):
+        self.servers[0].frozen = True
+        for server in self.servers[1:]:
+            server.reject = fatal('57P03')
+        with mock.patch.object(hosts, 'deadline', side_effect=hosts.deadline) as deadline:
+            self.get()
+            self.get()
+            self.servers[1].frozen = self.servers[2].frozen = True
+            self.servers[1].reject = self.servers[2].reject = None
+            with mock.patch.object(hosts, 'RETRY_SECONDS', 60):
+                self.get()
+        seconds = [call.args[0] for call in deadline.call_args_list]
+        self.assertEqual([0.5] * 5 + [hosts.RETRY_SECONDS] + [0.5] * 3, seconds)
 
     def test_timeout_of_one_host_counts_more_than_the_rejection_of_another(self):
         self.servers[0].frozen = True

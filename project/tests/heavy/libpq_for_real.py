@@ -13,7 +13,7 @@ from unittest import mock
 from sqlalchemy import text
 
 from project import db
-from project.database import connecting
+from project.database import hosts
 from project.tests.base import ROOT, dispose, make_app
 from project.tests.support.fault_case import FaultCase
 
@@ -34,7 +34,7 @@ STATE = text(
 class LibpqForRealTest(FaultCase):
     def setUp(self):
         super().setUp()
-        connecting._timed_out.clear()
+        hosts._timed_out.clear()
 
     def certificate(self, name, common_name, *options):
         """Make a self-signed certificate and its key, and return their paths."""
