@@ -53,21 +53,22 @@ def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any
     now = time.monotonic()
     if now < _checked.get(server, -inf) + CHECK_SECONDS:
         return False
-    others = [other for other in hosts.addresses(libpq.parameters(arguments)) if other != server]
-    timeline, has_standby = _position(connection) if others else (None, True)
-    if not timeline:  # it is the only server, no primary, or no PostgreSQL
-        _checked[server] = now if others else inf
-        return False
-    if not has_standby or server in _suspects:
+    if server not in _checked:
+        # One of several hosts whose names are unknown now may be the leader later.
+        several = len(libpq.servers(libpq.parameters(arguments))) > 1 or _others(server, arguments)
+        _checked[server] = -inf if several else inf
+        return is_abandoned(connection, server, arguments)
+    timeline, has_standby = _position(connection)
+    if timeline and (not has_standby or server in _suspects):
         with _probing:
             now = time.monotonic()
-            if any(_timeline(other, arguments) > timeline for other in others):
+            if any(_timeline(other, arguments) > timeline for other in _others(server, arguments)):
                 hosts.try_last(server)
                 return True
         _suspects.discard(server)
-    if has_standby and settle(server):
+    if timeline and has_standby and settle(server):
         return is_abandoned(connection, server, arguments)
-    if has_standby or server in _settled:
+    if not timeline or has_standby or server in _settled:
         _checked[server] = now
     return False
 
@@ -76,7 +77,7 @@ def suspect(server: libpq.Server) -> None:
     """Let the next check of a server look at the others, too: a write to it has timed out."""
     if _checked.get(server) != inf:
         _suspects.add(server)
-        _checked.pop(server, None)
+        _checked[server] = -inf
 
 
 def settle(server: libpq.Server) -> bool:
@@ -96,8 +97,15 @@ def settle(server: libpq.Server) -> bool:
     return waits
 
 
+def _others(server: libpq.Server, arguments: dict[str, Any]) -> list[libpq.Server]:
+    """Return the other servers; none if no name can be resolved now."""
+    with contextlib.suppress(psycopg2.OperationalError):
+        return [other for other in hosts.addresses(libpq.parameters(arguments)) if other != server]
+    return []
+
+
 def _position(connection: Any) -> tuple[str | None, bool]:
-    """Return a primary's timeline, None for other servers, and whether a standby receives its WAL."""
+    """Return a primary's timeline, None for a standby and other databases, and whether a standby receives its WAL."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(POSITION)
@@ -115,7 +123,7 @@ def _timeline(server: libpq.Server, arguments: dict[str, Any]) -> str:
     """Return the timeline of a server, which is empty if it is no primary, or does not respond."""
     if time.monotonic() < hosts.timed_out_at(server) + SKIP_SECONDS:
         return ''
-    with contextlib.suppress(psycopg2.Error), connecting.deadline(PROBE_SECONDS):
+    with contextlib.suppress(psycopg2.Error, UnicodeDecodeError), connecting.deadline(PROBE_SECONDS):
         try:
             connection = psycopg2.connect(**{**arguments, **server._asdict()})
         except connecting.TimedOut:

@@ -1,5 +1,6 @@
 """Which of several primaries the service uses; each is a fake server."""
 
+import socket
 import threading
 import time
 from unittest import mock
@@ -135,6 +136,25 @@ class LeadershipTest(BaseTestCase):
             settle.assert_not_called()
             self.assertEqual(201, self.post())
             settle.assert_called_once()
+
+    def test_host_whose_name_was_unknown_can_become_the_leader(self):
+        hosts = f'host=127.0.0.1:{self.old.port}&host=new.example:{self.new.port}'
+        self.service = self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@/users?{hosts}&sslmode=disable')
+        leadership._checked.clear()
+        address = [(None, None, None, '', ('127.0.0.1', 0))]
+        known = {'127.0.0.1': address}
+
+        def look_up(host, *_, **__):
+            if host not in known:
+                raise socket.gaierror
+            return known[host]
+
+        with mock.patch('socket.getaddrinfo', side_effect=look_up):
+            self.assertEqual('old', self.name())
+            self.promote()
+            self.assertEqual('old', self.name())
+            known['new.example'] = address
+            self.assertEqual('new', self.name())
 
     def test_only_server_is_never_checked(self):
         self.service = self.serve(self.new)
