@@ -10,7 +10,7 @@ from alembic.script import Script
 from flask import current_app
 
 from project import readiness
-from project.commands.waiting import describe_database, wait_for_database
+from project.commands.waiting import describe_database, require_standby, wait_for_database
 
 
 def require_migrated() -> readiness.Schema:
@@ -47,7 +47,10 @@ def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
     """
-    require_suitable(require_migrated())
+    schema = require_migrated()
+    require_suitable(schema)
+    if schema.outdated():
+        require_standby()
     return run_migrations(flask_migrate.upgrade, 'Applied', revision=revision, x_arg=x_arg)
 
 

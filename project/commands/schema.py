@@ -22,7 +22,7 @@ from project.commands.migrating import (
     title,
 )
 from project.commands.script_compat import Command, Manager, Option
-from project.commands.waiting import describe_database, wait_for_database
+from project.commands.waiting import describe_database, require_standby, wait_for_database
 
 
 class RecreateDb(Command):
@@ -42,6 +42,7 @@ class RecreateDb(Command):
             sys.exit(
                 f'This would destroy the {count} users in {describe_database()}. In production that needs --force.'
             )
+        require_standby()
         try:
             with db.engine.begin() as connection:
                 if connection.dialect.name == 'sqlite' and (dependents := _sqlite_dependents(connection)):
@@ -168,6 +169,7 @@ def downgrade(revision: str, force: bool) -> None:
             f'This would undo {titles}, and destroy what it made in {describe_database()}, with {count} users; '
             'use --force to do it.'
         )
+    require_standby()
     x_arg = ['force=yes'] if force else None  # which the migrations check too
     if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision, x_arg=x_arg):
         print_nothing_to_do()
@@ -180,6 +182,7 @@ def stamp(revision: str) -> None:
     :param revision: the revision that the schema has.
     """
     wait_for_database()
+    require_standby()
     flask_migrate.stamp(revision=revision)
     print(f'Recorded revision {recorded_revision()} in {describe_database()}.')
 

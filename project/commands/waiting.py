@@ -1,11 +1,14 @@
-"""The location of the database, and waiting until it accepts connections."""
+"""The location of the database, and waiting until it accepts connections and commits."""
 
 import re
 import sys
 import time
 
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
 from project import database_urls, db
-from project.database import libpq
+from project.database import connecting, libpq
 
 WAIT_SECONDS = 30
 # libpq gives no code for the errors of connecting, so their texts decide. Those of libpq and SQLite that are temporary:
@@ -55,3 +58,45 @@ def wait_for_database() -> None:
             print(f'Waiting up to {WAIT_SECONDS} s for the database {describe_database()}: {reason}', file=sys.stderr)
             announced = True
         time.sleep(0.5)
+
+
+# Rows only of the server's own settings and processes. The second argument: NULL where the setting does not exist.
+SYNCHRONOUS = text("SELECT current_setting('synchronous_standby_names', true)")
+BACKEND = text('SELECT pg_backend_pid()')
+IS_RUNNING = text('SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = :pid)')
+# The smallest transaction whose COMMIT waits for the standbys: it writes to the WAL and to no table.
+SMALL_COMMIT = text("SELECT pg_logical_emit_message(true, 'users', '')")
+
+
+def require_standby() -> None:
+    """Return once the database completes a COMMIT; exit with one line on stderr if it waits for a standby in vain.
+
+    With ``synchronous_standby_names``, a COMMIT waits indefinitely for standbys that are not there. PostgreSQL's
+    manual, "Synchronous Replication": a transaction whose wait was cancelled has been committed all the same. So this
+    commits an empty transaction first, and waits for it for up to ``WAIT_SECONDS``.
+    """
+    if db.engine.dialect.name != 'postgresql':
+        return
+    with db.engines['writes'].connect() as connection:
+        if not (names := connection.scalar(SYNCHRONOUS)):
+            return
+        pid = connection.scalar(BACKEND)
+        try:
+            with connecting.deadline(connecting.CALL_SECONDS):
+                connection.execute(SMALL_COMMIT)
+            return
+        except OperationalError as error:
+            if not isinstance(error.orig, connecting.TimedOut):
+                raise
+    print(f'Waiting up to {WAIT_SECONDS} s for a standby of the database {describe_database()}', file=sys.stderr)
+    # The server's process runs until a standby has confirmed the COMMIT. Another COMMIT would leave another process.
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        with db.engines['reads'].connect() as connection:
+            if not connection.scalar(IS_RUNNING, {'pid': pid}):
+                return
+        time.sleep(0.5)
+    sys.exit(
+        f'No standby has confirmed a COMMIT within {WAIT_SECONDS} s, so nothing was changed in {describe_database()}. '
+        f'Start a standby; synchronous_standby_names is {names!r}.'
+    )

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from project.tests.support.clusters import as_postgres
 from project.tests.support.fault_case import CANCELED, FaultCase, measured
@@ -116,6 +117,44 @@ class FailoverTest(FaultCase):
         self.assertEqual(201, server.post('after@example.com').status)
         # What became of it is unknown to the client; it was not stored twice.
         self.assertLessEqual(self.primary.emails().count('waits@example.com'), 1)
+
+
+class MissingStandbyTest(FaultCase):
+    """A primary whose COMMITs wait for a standby, and no standby."""
+
+    def setUp(self):
+        super().setUp()
+        self.primary = self.start_cluster('primary')
+        self.standby = self.start_cluster('standby', standby_of=self.primary)
+        self.standby.stop()
+        self.primary.stop()
+        self.primary.start('synchronous_standby_names=ANY 1 (*)')
+
+    def test_upgrade_ends_with_what_to_do_and_changes_nothing(self):
+        with self.assertRaises(subprocess.CalledProcessError) as failed:
+            manage(self.primary.dsn(), 'db', 'upgrade')
+        self.assertEqual(
+            failed.exception.stderr.decode().splitlines(),
+            [
+                f'Waiting up to 30 s for a standby of the database users at {HOST}:{self.primary.port}',
+                f'No standby has confirmed a COMMIT within 30 s, so nothing was changed in users at '
+                f"{HOST}:{self.primary.port}. Start a standby; synchronous_standby_names is 'ANY 1 (*)'.",
+            ],
+        )
+        self.assertEqual([], self.primary.sql("SELECT 1 FROM pg_class WHERE relname IN ('users', 'alembic_version')"))
+        self.assertIsNone(re.search(CANCELED, self.primary.log()))
+
+    def test_upgrade_waits_for_a_standby_that_starts(self):
+        with ThreadPoolExecutor(1) as threads:
+            upgrade = threads.submit(manage, self.primary.dsn(), 'db', 'upgrade')
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: self.primary.sql(waiting), 20, 'the upgrade waits')
+            self.standby.start()
+            upgrade.result(40)
+        self.assertEqual([(0,)], self.standby.sql('SELECT count(*) FROM users'))
+        # A standby that is lost later is no obstacle where nothing is to be done.
+        self.standby.kill()
+        manage(self.primary.dsn(), 'db', 'upgrade')
 
 
 class PgBouncerTest(FaultCase):
