@@ -60,7 +60,7 @@ def wait_for_database() -> None:
         time.sleep(0.5)
 
 
-# Rows only of the server's own settings and processes. The second argument: NULL where the setting does not exist.
+# The second argument: NULL where the setting does not exist.
 SYNCHRONOUS = text("SELECT current_setting('synchronous_standby_names', true)")
 BACKEND = text('SELECT pg_backend_pid()')
 IS_RUNNING = text('SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = :pid)')
@@ -69,11 +69,11 @@ SMALL_COMMIT = text("SELECT pg_logical_emit_message(true, 'users', '')")
 
 
 def require_standby() -> None:
-    """Return once the database completes a COMMIT; exit with one line on stderr if it waits for a standby in vain.
+    """Return once the database completes a COMMIT; exit with one line on stderr if no standby confirms it.
 
-    With ``synchronous_standby_names``, a COMMIT waits indefinitely for standbys that are not there. PostgreSQL's
-    manual, "Synchronous Replication": a transaction whose wait was cancelled has been committed all the same. So this
-    commits an empty transaction first, and waits for it for up to ``WAIT_SECONDS``.
+    With ``synchronous_standby_names``, a COMMIT waits indefinitely for missing standbys. Cancelling the wait does not
+    roll it back: "Synchronous Replication" in PostgreSQL's manual. So this commits an empty transaction before a
+    command changes anything, and waits for that one, for up to ``WAIT_SECONDS``.
     """
     if db.engine.dialect.name != 'postgresql':
         return
