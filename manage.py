@@ -39,5 +39,5 @@ if __name__ == '__main__':
         print('Interrupted.', file=sys.stderr)
         sys.exit(130)  # 128 and the number of the signal, as in a shell
     except OperationalError as error:
-        print(f'The database: {str(error.orig).strip().splitlines()[0]}', file=sys.stderr)
+        print(f'Database error: {str(error.orig).strip().splitlines()[0]}', file=sys.stderr)
         sys.exit(1)

@@ -28,12 +28,12 @@ from project.commands.waiting import describe_database, require_standby, wait_fo
 class RecreateDb(Command):
     """Drop all tables, and make them again, without users."""
 
-    option_list = [Option('--force', action='store_true', help='in production, too')]
+    option_list = [Option('--force', action='store_true', help='allow it in production')]
 
     def run(self, force: bool) -> None:
         """Drop the tables, all or none of them, and run the migrations.
 
-        :param force: do so in production, too.
+        :param force: allow it in production.
         """
         wait_for_database()
         require_suitable(readiness.inspect_schema(readiness.read_patiently))
@@ -60,7 +60,7 @@ class RecreateDb(Command):
 def _sqlite_dependents(connection: Connection) -> list[str]:
     """Return the views that read the tables of the models, and the other tables with rows that refer to them.
 
-    SQLite would drop the tables all the same, and delete the rows whose foreign keys say ON DELETE CASCADE.
+    SQLite would not reject the DROP. It would delete the rows whose foreign keys have ON DELETE CASCADE.
     """
     ours = {name.lower() for name in db.metadata.tables}
     views = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
@@ -130,14 +130,16 @@ def revision(message: str | None) -> None:
 
 
 @db_manager.option('revision', nargs='?', default='head')
-@db_manager.option('-x', '--x-arg', action='append', metavar='NAME=VALUE', help='for the migration, such as zone=UTC')
-@db_manager.option('--sql', action='store_true', help='print the statements instead')
+@db_manager.option(
+    '-x', '--x-arg', action='append', metavar='NAME=VALUE', help='argument of a migration, such as zone=UTC'
+)
+@db_manager.option('--sql', action='store_true', help='print the SQL statements, and run nothing')
 def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
     """Run the migrations that the database lacks, and print each of them.
 
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
-    :param sql: print the statements instead.
+    :param sql: print the SQL statements, and run nothing.
     """
     if sql:
         flask_migrate.upgrade(revision=revision, x_arg=x_arg, sql=True)
@@ -146,12 +148,12 @@ def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
 
 
 @db_manager.option('revision', nargs='?', default='-1')
-@db_manager.option('--force', action='store_true', help='even with users, and in production')
+@db_manager.option('--force', action='store_true', help='allow it in production, and if there are users')
 def downgrade(revision: str, force: bool) -> None:
     """Undo the last migration, and destroy the tables and columns that it made.
 
     :param revision: the revision to downgrade to; ``-1`` is the previous one.
-    :param force: do so even if there are users, and in production.
+    :param force: allow it in production, and if there are users.
     """
     recorded = require_migrated().revisions
     if not recorded and revision == '-1':
@@ -187,7 +189,7 @@ def stamp(revision: str) -> None:
     print(f'Recorded revision {recorded_revision()} in {describe_database()}.')
 
 
-@db_manager.option('-v', '--verbose', action='store_true', help='more of each')
+@db_manager.option('-v', '--verbose', action='store_true', help='show the file and the description of each revision')
 def heads(verbose: bool) -> None:
     """Show the newest revision of the code.
 
@@ -196,7 +198,7 @@ def heads(verbose: bool) -> None:
     flask_migrate.heads(verbose=verbose)
 
 
-@db_manager.option('-v', '--verbose', action='store_true', help='more of each')
+@db_manager.option('-v', '--verbose', action='store_true', help='show the file and the description of each revision')
 @db_manager.option('-i', '--indicate-current', action='store_true', help='mark the revision of the database')
 def history(verbose: bool, indicate_current: bool) -> None:
     """List the migrations, the newest first.
@@ -218,6 +220,6 @@ def current() -> None:
 
 @db_manager.command
 def check() -> None:
-    """Fail when models have changed without a migration."""
+    """Exit with an error if models have changed without a migration."""
     require_newest()
     flask_migrate.check()

@@ -35,7 +35,7 @@ class ContextFreeCommand(Command):
 class Test(ContextFreeCommand):
     """Run the tests, on the test database only."""
 
-    option_list = [Option('names', nargs='*', metavar='MODULE', help='of project/tests or project/tests/heavy')]
+    option_list = [Option('names', nargs='*', metavar='MODULE', help='module of project/tests or of its folder heavy')]
 
     def run(self, names: list[str]) -> int:
         """Run the modules ``names``, or all, and return the exit code."""

@@ -21,7 +21,7 @@ ORIGINAL = (('michael', 'michael@realpython.com'), ('michaelherman', 'michael@mh
 class SeedDb(Command):
     """Add sample users."""
 
-    option_list = [Option('--count', type=int, help='how many; default the two users of the original lesson')]
+    option_list = [Option('--count', type=int, help='number of users; default: the two users of the original lesson')]
 
     def run(self, count: int | None) -> None:
         """Add users, and print the number of them.
@@ -131,5 +131,5 @@ class LoadUsers(Command):
             done = transfer.load(file, stop)
         except transfer.TransferError as error:
             sys.exit(str(error))
-        print(f'Added {done.added} users; {done.there} already existed; rejected {done.refused} lines.')
-        return 1 if done.refused else 0
+        print(f'Added {done.added} users; {done.existing} already existed; rejected {done.rejected} lines.')
+        return 1 if done.rejected else 0

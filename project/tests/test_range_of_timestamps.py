@@ -112,7 +112,7 @@ class RangeTest(MigrationTestCase):
                     with db.engine.begin() as connection:
                         connection.execute(text('DELETE FROM users'))
                 done = transfer.load(first)
-                self.assertEqual((done.added, done.there, done.refused), (added, count - added, 0))
+                self.assertEqual((done.added, done.existing, done.rejected), (added, count - added, 0))
             transfer.dump(second)
             self.assertEqual(Path(first).read_bytes(), Path(second).read_bytes())
             self.assertEqual(len(Path(first).read_text().splitlines()), count)

@@ -111,7 +111,7 @@ class TransferTestCase(BaseTestCase):
         """Load a file of ``users``, or of these bytes; what was added, was there, and was refused."""
         self.path.write_bytes(users if isinstance(users, bytes) else lines_of(users))
         done = transfer.load(str(self.path), **options)
-        return done.added, done.there, done.refused
+        return done.added, done.existing, done.rejected
 
     @contextlib.contextmanager
     def other_database(self, url, tables=True):
@@ -244,7 +244,7 @@ class DumpTest(TransferTestCase):
         old = self.dump()
         for error, told in (
             (OSError(28, 'No space left on device'), 'No space left on device.'),
-            (OperationalError('', {}, Exception('server closed\nthe connection')), 'The database: server closed.'),
+            (OperationalError('', {}, Exception('server closed\nthe connection')), 'Database error: server closed.'),
         ):
             with (
                 self.subTest(told=told),
@@ -364,7 +364,7 @@ class LoadTest(TransferTestCase):
         with (
             mock.patch.object(loading, 'BATCH', 2),
             mock.patch.object(loading, '_add', fail),
-            self.assert_told('The database: server closed. The first 2 lines are done; a second run skips them.'),
+            self.assert_told('Database error: server closed. The first 2 lines are done; a second run skips them.'),
         ):
             self.load([numbered(1), numbered(2), numbered(3)])
 

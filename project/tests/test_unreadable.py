@@ -114,7 +114,7 @@ class CommandTest(BaseTestCase):
         command = [sys.executable, 'manage.py', 'db', 'upgrade']
         ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((ended.returncode, ended.stdout), (1, ''))
-        self.assertRegex(ended.stderr, r'\AThe database: .*\n\Z')
+        self.assertRegex(ended.stderr, r'\ADatabase error: .*\n\Z')
 
     def test_wrong_password_is_reported_at_once(self):
         printed, message = self.wait([fatal('28P01', b'password authentication failed for user "u"')])

@@ -1,4 +1,4 @@
-"""What export and import share: errors in one line, and a progress bar."""
+"""Functions that export and import share: errors as one line, and a progress bar."""
 
 import contextlib
 import sys
@@ -27,13 +27,13 @@ def require_schema() -> None:
 
 @contextlib.contextmanager
 def reported(name: str = '') -> Iterator[None]:
-    """Turn errors of the operating system about the file ``name``, and of the database, into TransferError."""
+    """Raise TransferError for errors of the operating system about the file ``name``, and of the database."""
     try:
         yield
     except OSError as error:
         raise TransferError(f'{name}: {sentence(error.strerror or error)}') from None
     except SQLAlchemyError as error:
-        raise TransferError(f'The database: {sentence(getattr(error, "orig", error))}') from None
+        raise TransferError(f'Database error: {sentence(getattr(error, "orig", error))}') from None
 
 
 def sentence(error: object) -> str:

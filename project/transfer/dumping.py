@@ -19,7 +19,7 @@ BATCH = 1000  # users that are read at once
 
 
 def dump(name: str, force: bool = False) -> int:
-    """Write all users to a file, as one snapshot. Other processes can write to the database meanwhile.
+    """Write all users to a file, as one snapshot. Other processes can write to the database at the same time.
 
     The file appears under its name when it is complete and synced to the disk. Only its owner may read it.
 
@@ -32,7 +32,7 @@ def dump(name: str, force: bool = False) -> int:
     if name == '-':
         with reported('stdout'), open(sys.stdout.fileno(), 'wb', closefd=False) as file:
             return _write(file)
-    path = os.path.realpath(name)  # a symbolic link stays, and its target is overwritten
+    path = os.path.realpath(name)  # a symbolic link is kept, and its target is overwritten
     if os.path.lexists(path) and not os.path.isfile(path):
         raise TransferError(f'{name}: is not a file; use - to write to stdout.')
     if os.path.lexists(path) and not force:
@@ -82,11 +82,11 @@ def _write(file: Any) -> int:
 
 @contextlib.contextmanager
 def _users() -> Iterator[tuple[int, int, Iterator[Sequence[Row[Any]]]]]:
-    """Return the lowest and the highest id, and an iterator of lists of rows by id, which are one snapshot."""
+    """Return the lowest id, the highest id, and an iterator of lists of rows. All of it is one snapshot."""
     with db.engines['streams'].connect() as connection:
         first, last = connection.execute(select(func.min(User.id), func.max(User.id))).one()
         if connection.dialect.name == 'postgresql':  # pragma: no cover, which is measured on SQLite
-            # For this transaction: start at once along the index instead of sorting the whole table first.
+            # For this transaction: read along the index at once, instead of sorting the whole table first.
             connection.execute(text('SET LOCAL cursor_tuple_fraction = 0.0001'))
         statement = select(*User.response_columns()).order_by(User.id)
         rows = connection.execution_options(stream_results=True, yield_per=BATCH).execute(statement)

@@ -30,7 +30,7 @@ INSERTS = {
     dialect.name: module.insert(User).on_conflict_do_nothing().returning(User.id)
     for module, dialect in ((postgresql, postgresql.dialect), (sqlite, sqlite.dialect))
 }
-# PostgreSQL's next id is higher than all loaded ones. SQLite does that itself.
+# Afterwards the next id that PostgreSQL makes is higher than all loaded ones. SQLite needs no such statement.
 RAISE_SEQUENCE = text(
     "SELECT setval(pg_get_serial_sequence('users', 'id'), :id)"
     " WHERE :id > coalesce(pg_sequence_last_value(pg_get_serial_sequence('users', 'id')::regclass), 0)"
@@ -43,18 +43,18 @@ class Loaded:
 
     lines: int = 0  # all of them, blank ones too
     added: int = 0
-    there: int = 0  # users who existed already, with equal columns
-    refused: int = 0
+    existing: int = 0  # users who existed already, with equal columns
+    rejected: int = 0
 
 
 def load(name: str, stop: bool = False) -> Loaded:
     """Add the users of a file, each with its id and its time of creation.
 
-    Each batch is a transaction. What was added stays when a later line is rejected or the run is interrupted. A second
-    run skips it and adds the rest. A line is rejected, and reported on stderr, if it is not a user, or if another user
-    has its id or its email.
+    Each batch is a transaction, so that its users stay if a later line is rejected or the run is interrupted. A second
+    run skips them and adds the rest. A line is rejected if it is not a user, or if another user has its id or its
+    email. Rejected lines are reported on stderr.
 
-    Nothing else should add users meanwhile: they would get ids that lines still to come have.
+    No other process should add users at the same time: they would get ids that later lines have.
 
     :param name: the file's path; ``-`` for stdin.
     :param stop: stop at the first line that is rejected, without adding its batch.
@@ -70,17 +70,17 @@ def load(name: str, stop: bool = False) -> Loaded:
             progress_bar('Adding users', size) as bar,
         ):
             for batch in _batches(file):
-                users, refused = _parse(batch)
+                users, rejected = _parse(batch)
                 with db.engine.begin() as connection:
-                    there, taken = _add(connection, users)
-                    refused = sorted((refused | taken).items())
-                    if refused and stop:
-                        raise TransferError('Line {}: {}. Stopped.'.format(*refused[0]))
+                    existing, taken = _add(connection, users)
+                    rejected = sorted((rejected | taken).items())
+                    if rejected and stop:
+                        raise TransferError('Line {}: {}. Stopped.'.format(*rejected[0]))
                 done.lines += len(batch)
-                done.added += len(users) - there - len(taken)
-                done.there += there
-                done.refused += len(refused)
-                for line, reason in refused:
+                done.added += len(users) - existing - len(taken)
+                done.existing += existing
+                done.rejected += len(rejected)
+                for line, reason in rejected:
                     print_above(bar, f'Line {line}: {reason}.')
                 bar.update(position() - bar.pos, f'{done.lines:,} lines')
     except TransferError as error:
@@ -107,7 +107,7 @@ def _opened(name: str) -> Iterator[tuple[Any, int, Callable[[], int]]]:
 
 
 def _batches(file: Any) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the lines of a file, numbered from 1, in lists. If it is damaged, its readable lines come first."""
+    """Yield the lines of a file, numbered from 1, in lists; of a damaged file, the readable lines before the error."""
     numbered = enumerate(_lines(file), 1)
     while True:
         batch = []
@@ -123,7 +123,7 @@ def _batches(file: Any) -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _lines(file: Any) -> Iterator[bytes]:
-    """Yield the lines of a file, and of one that is too long its beginning."""
+    """Yield the lines of a file. Of a line that is too long, yield only the beginning."""
     while line := file.readline(MAX_LINE):
         yield line
         while len(line) == MAX_LINE and not line.endswith(b'\n'):
@@ -131,26 +131,26 @@ def _lines(file: Any) -> Iterator[bytes]:
 
 
 def _parse(batch: list[tuple[int, bytes]]) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
-    """Return the users in numbered lines, and the reasons for rejecting other lines, by line. Skip blank ones."""
+    """Return the users in numbered lines, and the reasons for rejecting other lines, by line. Skip blank lines."""
     users: dict[int, dict[str, Any]] = {}
-    refused: dict[int, str] = {}
+    rejected: dict[int, str] = {}
     for number, line in batch:
         if len(line) == MAX_LINE:
-            refused[number] = f'it has {MAX_LINE:,} bytes or more'
+            rejected[number] = f'it has {MAX_LINE:,} bytes or more'
         elif line.strip():
             try:
                 users[number] = parsing.fields(StoredUser, line)
             except parsing.Invalid as error:
-                refused[number] = ', '.join(
+                rejected[number] = ', '.join(
                     f'{NAMES.get(field) or ascii(field)} {reason}' for field, reason in error.errors.items()
                 )
-    return users, refused
+    return users, rejected
 
 
 def _add(connection: Connection, users: dict[int, dict[str, Any]]) -> tuple[int, dict[int, str]]:
     """Add users.
 
-    :param users: by line.
+    :param users: the users by the number of their line.
     :returns: the number of users who existed already, and the reasons for rejecting others, by line.
     """
     if not users:
@@ -164,18 +164,18 @@ def _add(connection: Connection, users: dict[int, dict[str, Any]]) -> tuple[int,
     ids = {user['id'] for user in users.values()}
     columns = [User.__table__.c[name] for name in StoredUser.model_fields]
     stored = {row.id: row._asdict() for row in connection.execute(select(*columns).where(User.id.in_(ids)))}
-    there = 0
-    refused: dict[int, str] = {}
+    existing = 0
+    rejected: dict[int, str] = {}
     for line, user in users.items():
         other = stored.get(user['id'])
         if other == user:
-            there += user['id'] not in added
+            existing += user['id'] not in added
             added.discard(user['id'])  # a second line with this user is not added
         elif other:
             differing = ' and '.join(name for name in user if user[name] != other[name])
-            refused[line] = f'the user with the id {user["id"]} already exists, with another {differing}'
+            rejected[line] = f'the user with the id {user["id"]} already exists, with another {differing}'
         else:
             # One of the other unique columns.
             names = dict.fromkeys(name for columns in User.unique().values() for name in columns)
-            refused[line] = f'another user has its {" or ".join(names)}'
-    return there, refused
+            rejected[line] = f'another user has its {" or ".join(names)}'
+    return existing, rejected

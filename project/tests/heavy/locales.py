@@ -114,7 +114,7 @@ class TurkishTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as err:
             file = Path(folder) / 'users.jsonl'
             file.write_text(json.dumps(user | {'created_at': '2026-01-01T00:00:00.000000Z'}))
-            self.assertEqual(transfer.load(str(file)).refused, 1)
+            self.assertEqual(transfer.load(str(file)).rejected, 1)
         self.assertIn('another user has its email', err.getvalue())
 
     def test_emails_that_only_the_locale_told_apart_are_named(self):
