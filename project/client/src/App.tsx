@@ -18,7 +18,7 @@ import { useNarrowScreen, useShortcuts } from './useShortcuts';
 export function App() {
   const client = useQueryClient();
   const view = useView();
-  const { token, question } = useSyncExternalStore(subscribe, snapshot);
+  const { token, prompt } = useSyncExternalStore(subscribe, snapshot);
   const [isAdding, setIsAdding] = useState(false);
   const [newest, setNewest] = useState<number | null>(null);
   const [conflict, setConflict] = useState<{ seen: Version; current: Version } | null>(null);
@@ -26,7 +26,7 @@ export function App() {
   const probed = useQuery({
     queryKey: ['access'], queryFn: probe, enabled: token === null, retry: false, gcTime: Infinity, refetchOnWindowFocus: false,
   });
-  // With a token, or where that could not be found out, everything is offered.
+  // With a token, or if the probe failed, all buttons are shown.
   const access = token !== null || probed.isError ? { change: true, add: true } : probed.data;
   const isPanelOpen = view.user !== null;
 
@@ -34,7 +34,7 @@ export function App() {
 
   function forgetToken() {
     forget();
-    // What was shown with the token goes with it.
+    // Remove what was loaded with the token.
     client.removeQueries({ queryKey: ['user'] });
     void client.resetQueries();
     toast('The token was forgotten.');
@@ -102,7 +102,7 @@ export function App() {
           onClose={() => { setConflict(null); }}
         />
       )}
-      {question && <TokenDialog key={String(question.wrong)} wrong={question.wrong} />}
+      {prompt && <TokenDialog key={String(prompt.wrong)} wrong={prompt.wrong} />}
     </div>
   );
 }

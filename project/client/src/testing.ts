@@ -10,7 +10,7 @@ export function user(id: number, change: Partial<User> = {}): User {
   };
 }
 
-/** Replace the network: each request gets the next of these responses, or the error that one of them throws. */
+/** Replace `fetch`: each request gets the next of these responses, or the error that it throws. */
 export function respondWith(...responses: (() => Response)[]): Request[] {
   const requests: Request[] = [];
   vi.stubGlobal('fetch', (request: Request) => {
@@ -25,7 +25,7 @@ export function json(status: number, body: unknown, headers: Record<string, stri
   return () => new Response(JSON.stringify(body), { status, headers: { 'Content-Type': 'application/json', ...headers } });
 }
 
-/** What happens when nothing listens at the address of the service. */
+/** Fails as `fetch` does if nothing listens at the address of the service. */
 export function refuseConnection(): never {
   throw new TypeError('Failed to fetch');
 }

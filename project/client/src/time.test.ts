@@ -8,7 +8,7 @@ describe('times', () => {
   test.each([
     [0, 'just now'], [59, 'just now'], [-30, 'just now'], [60, '1 min. ago'], [3599, '59 min. ago'], [3600, '1 hr. ago'],
     [86_399, '23 hr. ago'], [86_400, 'yesterday'], [30 * 86_400, '30 days ago'], [31 * 86_400, 'Oct 23, 2026'],
-  ])('%i seconds ago are told as %s', (seconds, words) => { expect(ago(seconds)).toBe(words); });
+  ])('%i seconds ago are shown as %s', (seconds, words) => { expect(ago(seconds)).toBe(words); });
 
   test('are exact to the second, in the zone of the reader', () => {
     // 16:13 UTC is 01:13 of the next day in Tokyo, where these tests run.

@@ -1,4 +1,4 @@
-/** Points in time, in the reader's language and time zone. */
+/** Timestamps in the reader's language and time zone. */
 
 import { useSyncExternalStore } from 'react';
 
@@ -8,10 +8,10 @@ const EXACT = new Intl.DateTimeFormat(undefined, {
 });
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' });
 const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [['day', 86_400], ['hour', 3600], ['minute', 60]];
-/** From here on a date says more than a number of days. */
+/** After this number of days, a date is shown instead of a number of days. */
 const DAYS = 30;
 
-/** Returns how long ago `date` was, such as '3 min. ago'; a date when it is more than a month. */
+/** Returns how long ago `date` was, such as '3 min. ago', or the date if that is more than a month. */
 export function relative(date: Date, now: number): string {
   const seconds = Math.round((now - date.getTime()) / 1000);
   if (seconds > DAYS * 86_400 || seconds < -86_400) return DAY.format(date);

@@ -10,7 +10,7 @@ describe('the view in the URL', () => {
     ['?user=1e3', { q: '', active: undefined, user: null }],
   ])('%s', (search, view) => { expect(parseView(search)).toEqual(view); });
 
-  test('is written as it is read', () => {
+  test('is parsed as it was written', () => {
     const view = { q: 'ann & bob', active: false, user: 7 };
     expect(parseView(viewUrl(view))).toEqual(view);
     expect(viewUrl({ q: '', active: undefined, user: null })).toBe('/');

@@ -1,10 +1,10 @@
-/** What the page shows, kept in its URL: `?q=ann&active=true&user=42`. */
+/** The view: what the page shows. It is stored in the URL, such as `?q=ann&active=true&user=42`. */
 
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Filter } from './service/users';
 
 export interface View {
-  /** What is in the search field. */
+  /** The text of the search field. */
   q: string;
   active: boolean | undefined;
   /** The id of the user whose panel is open; null when it is closed. */
@@ -12,7 +12,7 @@ export interface View {
 }
 
 const CHANGED = 'users-view';
-/** As the service: with fewer characters it does not search. */
+/** The service rejects a search with fewer characters. */
 export const MIN_SEARCH = 2;
 
 export function parseView(search: string): View {
@@ -42,10 +42,10 @@ export function filterOf({ q, active }: View): Filter {
   return { q: Array.from(trimmed).length < MIN_SEARCH ? '' : trimmed, active };
 }
 
-/** Show another view; `replace` leaves no step for Back. */
+/** Show another view; `replace` adds no history entry. */
 export function show(change: Partial<View>, replace = false): void {
   const url = viewUrl({ ...parseView(location.search), ...change });
-  // Closing the panel goes back over the step that opened it, unless the page was entered with the panel open.
+  // Closing the panel goes back to the entry before it was opened, unless the page was loaded with the panel open.
   const state: unknown = replace ? history.state : { opened: change.user != null };
   if (replace) history.replaceState(state, '', url);
   else history.pushState(state, '', url);
@@ -68,7 +68,7 @@ function subscribe(listener: () => void): () => void {
   };
 }
 
-/** The view that the URL stands for. */
+/** Returns the view in the URL, and renders again when it changes. */
 export function useView(): View {
   const search = useSyncExternalStore(subscribe, () => location.search);
   return useMemo(() => parseView(search), [search]);

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 
-/** Keys that work anywhere on the page but in a text field and beside a modal dialog: `/`, `n` and Escape. */
+/** The keys `/`, `n` and Escape. They have no effect while a modal dialog is open, and `/` and `n` none in a text field. */
 export function useShortcuts(actions: { add: () => void; close: () => void }): void {
   const latest = useRef(actions);
   useEffect(() => { latest.current = actions; });

@@ -17,7 +17,7 @@ export function AddDialog({ onAdded, onClose }: { onAdded: (user: User) => void;
   const form = useRef<HTMLFormElement>(null);
   const [typed, setTyped] = useState(EMPTY);
   const [errors, setErrors] = useState<Readonly<Record<string, string>>>({});
-  /** An attempt failed in a way that leaves open whether the user was added. */
+  /** An attempt failed, and the user may have been added. */
   const maybeAdded = useRef(false);
 
   const adding = useMutation({
@@ -38,7 +38,7 @@ export function AddDialog({ onAdded, onClose }: { onAdded: (user: User) => void;
       onAdded(user);
     },
     onError: (thrown) => {
-      // The field must be marked before it gets the focus, or screen readers would not say why it did.
+      // Mark the field before it gets the focus, so that screen readers read the error.
       flushSync(() => { setErrors(asServiceError(thrown).errors); });
       focusFirstError(form.current);
     },
@@ -47,7 +47,7 @@ export function AddDialog({ onAdded, onClose }: { onAdded: (user: User) => void;
   function edit(name: keyof typeof EMPTY, value: string) {
     setTyped((current) => ({ ...current, [name]: value }));
     setErrors((current) => Object.fromEntries(Object.entries(current).filter(([field]) => field !== name)));
-    // Another user than the one that was sent.
+    // The form now has another user than the one that was sent.
     maybeAdded.current = false;
   }
 

@@ -1,19 +1,19 @@
 import { useState } from 'react';
-import { answer } from '../service/token';
+import { submitToken } from '../service/token';
 import { Dialog } from '../ui/Dialog';
 
-/** Asks for the token that the service requires. */
+/** The dialog in which the reader enters the token that the service requires. */
 export function TokenDialog({ wrong }: { wrong: boolean }) {
   const [text, setText] = useState('');
   const token = text.trim();
 
   return (
-    <Dialog title="Enter a token" onClose={() => { answer(null); }}>
+    <Dialog title="Enter a token" onClose={() => { submitToken(null); }}>
       <form
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
-          if (token) answer(token);
+          if (token) submitToken(token);
         }}
       >
         <p>The users service requires one of its API tokens for this. It stays in this tab and is forgotten when the tab is closed.</p>
@@ -21,7 +21,7 @@ export function TokenDialog({ wrong }: { wrong: boolean }) {
           <label htmlFor="token">API token</label>
           <input
             id="token"
-            // Not a password that the browser should offer to keep.
+            // The browser should not offer to save it.
             type="password"
             autoComplete="off"
             spellCheck={false}
@@ -36,7 +36,7 @@ export function TokenDialog({ wrong }: { wrong: boolean }) {
           )}
         </div>
         <footer className="dialog-footer">
-          <button type="button" className="button" onClick={() => { answer(null); }}>Cancel</button>
+          <button type="button" className="button" onClick={() => { submitToken(null); }}>Cancel</button>
           <button type="submit" className="button button-primary" aria-disabled={!token}>Use token</button>
         </footer>
       </form>

@@ -13,7 +13,7 @@ interface Props {
   isNew: boolean;
 }
 
-/** A user in the list. Memoized, as there may be thousands. */
+/** A user in the list. Memoized, because there may be thousands of rows. */
 export const Row = memo(function Row({ user, created, isOpen, isNew }: Props) {
   const { id, username, email, active } = user;
 
@@ -21,7 +21,7 @@ export const Row = memo(function Row({ user, created, isOpen, isNew }: Props) {
   function open(event: MouseEvent) {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
-    // From one user to the next is no step for Back: it closes the panel.
+    // Going from one user to the next adds no history entry, so that Back closes the panel.
     show({ user: id }, parseView(location.search).user !== null);
   }
 
@@ -51,14 +51,14 @@ export const Row = memo(function Row({ user, created, isOpen, isNew }: Props) {
         <CopyButton text={String(id)} what="id" inTabOrder={false} />
       </span>
       <span className="cell cell-created" role="cell">
-        {/* It lies above the link, so that it notices the mouse. */}
+        {/* It is above the link, so that hovering shows the exact time. */}
         <time dateTime={date.toISOString()} data-exact={exact(date)} onClick={open}>{created}</time>
       </span>
     </div>
   );
 });
 
-/** The rows of one page. The browser skips the layout of pages that are far from the screen. */
+/** The rows of one page. The browser skips the layout of pages that are far outside the screen. */
 export const Rows = memo(function Rows({ users, now, open, newest }: {
   users: readonly User[];
   now: number;

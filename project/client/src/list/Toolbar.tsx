@@ -11,17 +11,17 @@ const FILTERS = [
 
 interface Props {
   view: View;
-  /** How many users are shown, for the button that exports them. */
+  /** The number of users shown, for the export button. */
   shown: number;
   onExport: () => void;
   onRefresh: () => void;
 }
 
-/** Search as one types, the filters, and what can be done with the list. */
+/** The search field, the filters, and the buttons for the list. */
 export function Toolbar({ view, shown, onExport, onRefresh }: Props) {
   return (
     <div className="toolbar">
-      {/* A new search in the URL, by Back say, replaces what is typed. */}
+      {/* A new search in the URL, such as after Back, replaces the typed text. */}
       <Search q={view.q} />
       <div className="filters" role="group" aria-label="Filter by status">
         {FILTERS.map(({ label, active }) => (
@@ -55,7 +55,7 @@ export function Toolbar({ view, shown, onExport, onRefresh }: Props) {
 
 function Search({ q }: { q: string }) {
   const [text, setText] = useState(q);
-  /** The search that the URL got from here, or had before; another one in the URL comes from elsewhere. */
+  /** The search that this field has put into the URL. Any other search in the URL comes from elsewhere. */
   const [known, setKnown] = useState(q);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
 
@@ -70,7 +70,7 @@ function Search({ q }: { q: string }) {
     clearTimeout(timer.current);
     if (next === q) return;
     setKnown(next);
-    // One step for Back, however many letters are typed: to before the search, and to before it was cleared.
+    // One history entry for a search, however many letters are typed, and one for clearing it.
     show({ q: next }, q !== '' && next !== '');
   }
 

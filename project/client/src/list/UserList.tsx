@@ -1,7 +1,7 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { useCallback } from 'react';
 import { asServiceError } from '../service/errors';
-import { ask } from '../service/token';
+import { requestToken } from '../service/token';
 import { Empty, Problem, Skeleton, Waiting } from '../ui/Notice';
 import { toast } from '../ui/toasts';
 import { filterOf, show, type View } from '../url';
@@ -11,7 +11,7 @@ import { Toolbar } from './Toolbar';
 import { useList } from './useList';
 import { UserTable } from './UserTable';
 
-/** Search, filters, and the users who match. */
+/** The toolbar, and the users who match. */
 export function UserList({ view, newest }: { view: View; newest: number | null }) {
   const client = useQueryClient();
   const filter = filterOf(view);
@@ -27,7 +27,7 @@ export function UserList({ view, newest }: { view: View; newest: number | null }
   }
 
   const isStale = list.isPlaceholderData;
-  // Between two attempts the reader sees why it takes so long.
+  // Between two attempts, show the reason for the delay.
   const waiting = list.failureReason && list.isFetching
     ? <Waiting error={asServiceError(list.failureReason)} failures={list.failureCount} onRetry={retryNow} />
     : null;
@@ -52,7 +52,7 @@ export function UserList({ view, newest }: { view: View; newest: number | null }
             onMore={onMore}
           />
         ) : !isStale && (waiting ?? failed ?? (
-          list.isLoading ? <Skeleton /> : <Nobody view={view} q={filter.q} />
+          list.isLoading ? <Skeleton /> : <NoUsers view={view} q={filter.q} />
         ))}
       </div>
       {shown > 0 && !isStale && (waiting ?? failed)}
@@ -67,7 +67,7 @@ function Failure({ error: thrown, onRetry }: { error: Error; onRetry: () => void
     return <Problem error={error}><button type="button" className="button" onClick={onRetry}>Try again</button></Problem>;
   }
   async function enterToken() {
-    if (await ask(false, false) !== null) onRetry();
+    if (await requestToken(false, false) !== null) onRetry();
   }
   return (
     <Problem error={error}>
@@ -76,7 +76,7 @@ function Failure({ error: thrown, onRetry }: { error: Error; onRetry: () => void
   );
 }
 
-function Nobody({ view, q }: { view: View; q: string }) {
+function NoUsers({ view, q }: { view: View; q: string }) {
   if (!q && view.active === undefined) return <Empty title="No users yet"><p>The first user you add appears here.</p></Empty>;
   const kind = view.active === undefined ? '' : view.active ? 'active ' : 'inactive ';
   return (
@@ -87,7 +87,7 @@ function Nobody({ view, q }: { view: View; q: string }) {
   );
 }
 
-/** Returns how many users there are, in a line that screen readers read out when it changes. */
+/** Returns the line with the number of users, which screen readers announce when it changes. */
 function summary(q: string, shown: number, total: number | undefined): string {
   const number = Math.max(total ?? 0, shown);
   const users = `${number.toLocaleString()}${total === undefined && shown > 0 ? '+' : ''} ${number === 1 ? 'user' : 'users'}`;

@@ -10,12 +10,12 @@ interface Props {
   newest: number | null;
   hasMore: boolean;
   isLoadingMore: boolean;
-  /** Whether the page loads more by itself: not after a failure. */
+  /** Whether scrolling loads more users; false after a failure. */
   loadsByItself: boolean;
   onMore: () => void;
 }
 
-/** The users, with endless scrolling, and a button that does the same. */
+/** The table of users. Scrolling loads more of them, and so does a button. */
 export function UserTable(props: Props) {
   const { pages, total, open, newest, hasMore, isLoadingMore, loadsByItself, onMore } = props;
   const now = useNow();
@@ -27,14 +27,14 @@ export function UserTable(props: Props) {
   useEffect(() => {
     if (!end.current || !hasMore || isLoadingMore || !loadsByItself) return;
     const observer = new IntersectionObserver((entries) => {
-      // It may have come and gone since the last call.
+      // The end may have been visible only between two calls.
       if (entries.some(({ isIntersecting }) => isIntersecting)) onMore();
     }, { rootMargin: '800px' });
     observer.observe(end.current);
     return () => { observer.disconnect(); };
   }, [hasMore, isLoadingMore, loadsByItself, onMore]);
 
-  // After a press the reader goes on with the first user who was loaded, not on a button that has moved down.
+  // After a press of the button, focus the first new user: the button itself has moved down.
   useEffect(() => {
     if (pagesBefore.current === undefined || isLoadingMore) return;
     const first = table.current?.querySelectorAll('.rows')[pagesBefore.current]?.querySelector('a');
@@ -86,7 +86,7 @@ export function UserTable(props: Props) {
   );
 }
 
-/** Up and Down go from user to user. */
+/** Move the focus between users with the arrow keys. */
 function moveByArrows(event: KeyboardEvent<HTMLDivElement>) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || !(event.target instanceof HTMLAnchorElement)) return;

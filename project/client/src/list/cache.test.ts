@@ -6,7 +6,7 @@ const page = (after: string | null, ...ids: number[]) => ({ after, users: ids.ma
 const ids = (pages: readonly { users: { id: number }[] }[]) => pages.map(({ users }) => users.map(({ id }) => id));
 
 describe('the lists in memory', () => {
-  test('take a user in at their place, newest first', () => {
+  test('insert a user in the right place, newest first', () => {
     const pages = [page('x', 9, 7), page(null, 5, 3)];
     expect(ids(withUser(pages, user(10)))).toEqual([[10, 9, 7], [5, 3]]);
     expect(ids(withUser(pages, user(8)))).toEqual([[9, 8, 7], [5, 3]]);
@@ -14,23 +14,23 @@ describe('the lists in memory', () => {
     expect(ids(withUser(pages, user(1)))).toEqual([[9, 7], [5, 3, 1]]);
   });
 
-  test('leave out a user below what is loaded', () => {
+  test('leave out a user below the loaded pages', () => {
     expect(ids(withUser([page('x', 9, 7)], user(1)))).toEqual([[9, 7]]);
   });
 
-  test('have a user once, however often they are taken in', () => {
+  test('contain a user once, however often the user is inserted', () => {
     expect(ids(withUser([page(null, 9, 7)], user(7)))).toEqual([[9, 7]]);
     expect(ids(withUser([page(null)], user(7)))).toEqual([[7]]);
   });
 
-  test('keep the pages that do not change', () => {
+  test('keep the objects of pages that do not change', () => {
     const pages = [page('x', 9, 7), page(null, 5, 3)];
     const without = withoutUser(pages, 5);
     expect(ids(without)).toEqual([[9, 7], [3]]);
     expect(without[0]).toBe(pages[0]);
   });
 
-  test('know which users a filter lets through, as the service does', () => {
+  test('match users with a filter as the service does', () => {
     const ann = user(1, { username: 'Ünal Ann', email: 'ann@example.com', active: true });
     expect(matches({ q: 'ANN', active: undefined }, ann)).toBe(true);
     expect(matches({ q: 'Ün', active: true }, ann)).toBe(true);

@@ -1,4 +1,4 @@
-/** Changes of the users that are shown, without fetching them again. */
+/** Changes the loaded lists, without fetching them again. */
 
 import type { InfiniteData, QueryClient } from '@tanstack/react-query';
 import type { Filter, Page, User } from '../service/users';
@@ -7,7 +7,7 @@ type Pages = InfiniteData<Page, string | null>;
 export const usersKey = (filter: Filter) => ['users', filter] as const;
 export const totalKey = (filter: Filter) => ['total', filter] as const;
 
-/** Whether a filter lets a user through, as the service decides it. */
+/** Whether a user matches a filter, by the rules of the service. */
 export function matches({ q, active }: Filter, user: User): boolean {
   if (active !== undefined && user.active !== active) return false;
   const prefix = fold(q);
@@ -24,7 +24,7 @@ function isAbove(one: User, other: User): boolean {
   return one.created_at === other.created_at ? one.id > other.id : one.created_at > other.created_at;
 }
 
-/** Returns the pages with a user in its place; on none if it belongs below what is loaded. */
+/** Returns the pages with a user in the right place. A user below the loaded pages is left out. */
 export function withUser(pages: readonly Page[], user: User): Page[] {
   const rest = withoutUser(pages, user.id);
   const isLast = (index: number) => index === rest.length - 1;
@@ -45,19 +45,19 @@ export function withoutUser(pages: readonly Page[], id: number): Page[] {
   ));
 }
 
-/** Put a user who was added, or whose removal was undone, in the lists. */
+/** Insert a user who was added, or whose removal was undone, into the lists. */
 export function insert(client: QueryClient, user: User): void {
   update(client, (pages, filter) => matches(filter, user) ? withUser(pages, user) : pages);
   count(client, user, 1);
 }
 
-/** Take a user who was removed out of the lists. */
+/** Remove a user from the lists. */
 export function remove(client: QueryClient, user: User): void {
   update(client, (pages) => withoutUser(pages, user.id));
   count(client, user, -1);
 }
 
-/** Show a user as changed. They stay where they are, even if the filter no longer lets them through. */
+/** Replace a changed user in the lists, in the same place, even if the user no longer matches the filter. */
 export function replace(client: QueryClient, user: User): void {
   update(client, (pages) => pages.map((page) => (
     page.users.some(({ id }) => id === user.id)
@@ -67,7 +67,7 @@ export function replace(client: QueryClient, user: User): void {
   void client.invalidateQueries({ queryKey: ['total'] });
 }
 
-/** Read the list again from its start. */
+/** Fetch the list again from its start. */
 export function refresh(client: QueryClient, filter: Filter): void {
   client.setQueryData<Pages>(usersKey(filter), (data) => (
     data && { pages: data.pages.slice(0, 1), pageParams: data.pageParams.slice(0, 1) }

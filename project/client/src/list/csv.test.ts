@@ -21,7 +21,7 @@ describe('CSV', () => {
     expect(toCsv([user(1, { username })])).toContain(`,"'${username}",`);
   });
 
-  test('keeps what only contains such a character', () => {
+  test('keeps a text that has such a character after its start', () => {
     expect(toCsv([user(1, { username: 'a=b', email: 'ann+x@example.com' })])).toContain(',"a=b","ann+x@example.com",');
   });
 });

@@ -1,7 +1,7 @@
 import type { User } from '../service/users';
 
 const COLUMNS = ['id', 'username', 'email', 'active', 'created_at'] as const;
-/** With one of these first, a spreadsheet would take a text for a formula; the wide forms count in some languages. */
+/** Texts that a spreadsheet would read as a formula. Some languages also use the full-width characters. */
 const FORMULA = /^[\s\p{C}]*[=+\-@\t\r\n|%＝＋－＠]/u;
 
 /** Returns users as CSV (RFC 4180) that is safe to open in a spreadsheet. */
@@ -17,7 +17,7 @@ function cell(value: string | number | boolean): string {
   return `"${harmless.replaceAll('"', '""')}"`;
 }
 
-/** Offer a text to the reader as a file. */
+/** Start a download of a text as a file. */
 export function download(name: string, text: string): void {
   const url = URL.createObjectURL(new Blob([text], { type: 'text/csv;charset=utf-8' }));
   const link = document.createElement('a');

@@ -2,7 +2,7 @@ import { keepPreviousData, useInfiniteQuery, useQuery, useQueryClient } from '@t
 import { countUsers, getUsers, type Filter, type Page, type User } from '../service/users';
 import { totalKey, usersKey } from './cache';
 
-/** The pages of users that match a filter, and how many match in all. */
+/** The loaded pages of users that match a filter, and the number of all users that match. */
 export function useList(filter: Filter) {
   const client = useQueryClient();
   const list = useInfiniteQuery({
@@ -10,7 +10,7 @@ export function useList(filter: Filter) {
     queryFn: ({ pageParam, signal }) => getUsers(filter, pageParam, signal),
     initialPageParam: null as string | null,
     getNextPageParam: ({ after }) => after,
-    // While one types, the last result stays until the next one arrives.
+    // While the reader types, keep the last result until the next one arrives.
     placeholderData: keepPreviousData,
     refetchOnWindowFocus: false,
     refetchOnReconnect: false,
@@ -20,7 +20,7 @@ export function useList(filter: Filter) {
     queryFn: ({ signal }) => countUsers(filter, signal),
     refetchOnWindowFocus: false,
     refetchOnReconnect: false,
-    // The list reports what is wrong; a total that is missing only leaves its place empty.
+    // Errors are shown for the list only. If the total is missing, its place is empty.
     enabled: list.isSuccess && !list.isPlaceholderData,
   });
   const pages = list.data ? withoutRepeats(list.data.pages) : [];
@@ -29,7 +29,7 @@ export function useList(filter: Filter) {
     pages,
     shown: pages.reduce((sum, { users }) => sum + users.length, 0),
     total: total.data,
-    /** Try again now instead of when the page would do it by itself. */
+    /** Retry now, instead of waiting for the next automatic retry. */
     retryNow: () => {
       void client.cancelQueries({ queryKey: usersKey(filter) }).then(() => (
         list.isFetchNextPageError || list.isFetchingNextPage ? list.fetchNextPage() : list.refetch()
@@ -38,7 +38,7 @@ export function useList(filter: Filter) {
   };
 }
 
-/** A user who was put at the top while a page was being loaded may be on that page, too. */
+/** Removes repeated users: a user inserted while a page was loading may also be on that page. */
 function withoutRepeats(pages: readonly Page[]): readonly Page[] {
   const seen = new Set<number>();
   const isNew = ({ id }: User) => {

@@ -5,20 +5,20 @@ import { Email } from '../ui/texts';
 const FIELDS = [['Username', 'username'], ['Email', 'email'], ['Status', 'active']] as const;
 
 interface Props {
-  /** The user as the reader wants it; null when the reader wants to remove them. */
+  /** The user with the reader's changes; null if the reader removes the user. */
   mine: User | null;
-  /** The user as the reader saw it. */
+  /** The user before the reader's changes. */
   seen: User;
-  /** The user as somebody else changed it. */
+  /** The user as stored now, with the changes of somebody else. */
   current: User;
   saveLabel: string;
-  /** Called with all that the reader's version is. */
+  /** Called with all fields of the reader's version. */
   onSave: (mine: Changes) => void;
   onKeep: () => void;
   onClose: () => void;
 }
 
-/** Shows the reader's version of a user beside the current one, and asks which is right. */
+/** The dialog that shows two versions of a user, of which the reader chooses one. */
 export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep, onClose }: Props) {
   const { username, email, active } = mine ?? seen;
   return (

@@ -3,7 +3,7 @@ import { exact, relative, useNow } from '../time';
 import { CopyButton } from '../ui/CopyButton';
 import { Email } from '../ui/texts';
 
-/** What is known about a user, each with a button that copies it. */
+/** The fields of a user, each with a button that copies it. */
 export function Details({ user }: { user: User }) {
   const created = new Date(user.created_at);
   const [day, time] = user.created_at.split('T');

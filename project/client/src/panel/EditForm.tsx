@@ -13,7 +13,7 @@ interface Props {
   onSaved: (version: Version) => void;
 }
 
-/** Renames a user, changes the email, and activates or deactivates. */
+/** The form that changes the username and the email, and activates or deactivates the user. */
 export function EditForm({ version, onSaved }: Props) {
   const { user, etag } = version;
   const form = useRef<HTMLFormElement>(null);
@@ -25,7 +25,7 @@ export function EditForm({ version, onSaved }: Props) {
     onSuccess: (next, { changes }) => {
       onSaved(next);
       setErrors({});
-      // What was typed and not sent stays.
+      // Keep typed text that was not sent.
       setTyped((current) => ({
         username: 'username' in changes ? next.user.username : current.username,
         email: 'email' in changes ? next.user.email : current.email,

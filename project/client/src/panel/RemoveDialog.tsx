@@ -3,7 +3,7 @@ import { Dialog } from '../ui/Dialog';
 import { Email } from '../ui/texts';
 import { UNDO_SECONDS } from './removal';
 
-/** Asks whether to remove a user, by name. */
+/** The dialog that confirms a removal. It names the user. */
 export function RemoveDialog({ user, onRemove, onClose }: { user: User; onRemove: () => void; onClose: () => void }) {
   return (
     <Dialog role="alertdialog" title={<>Remove <bdi>{user.username}</bdi>?</>} onClose={onClose}>

@@ -18,7 +18,7 @@ interface Props {
   onRemovalConflict: (version: Version, conflict: Conflict) => void;
 }
 
-/** The panel of one user. It does not block the list beside it. */
+/** The panel of one user. It is not modal: the list beside it stays usable. */
 export function UserPanel({ id, access, onRemovalConflict }: Props) {
   const client = useQueryClient();
   const heading = useRef<HTMLHeadingElement>(null);
@@ -27,7 +27,7 @@ export function UserPanel({ id, access, onRemovalConflict }: Props) {
   const query = useQuery({ queryKey: key, queryFn: ({ signal }) => getUser(id, signal), refetchOnWindowFocus: false });
   const version = query.data;
 
-  // The focus comes here, and when the panel closes it goes back to the user in the list.
+  // Focus the panel, and when it closes, the user in the list.
   useEffect(() => {
     heading.current?.focus({ preventScroll: true });
     return () => {
@@ -61,7 +61,7 @@ export function UserPanel({ id, access, onRemovalConflict }: Props) {
         )}
         {access?.change && (
           <section className="danger">
-            <p>This removes the user for good.</p>
+            <p>A removed user cannot be restored.</p>
             <button type="button" className="button button-danger" onClick={() => { setIsRemoving(true); }}>Remove user…</button>
           </section>
         )}

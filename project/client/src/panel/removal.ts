@@ -1,4 +1,4 @@
-/** Removing a user: it can be undone for a while, and is sent after that. */
+/** Removing a user. The request is sent after some seconds, in which the reader can undo the removal. */
 
 import type { QueryClient } from '@tanstack/react-query';
 import { insert, remove } from '../list/cache';
@@ -9,7 +9,7 @@ import { toast } from '../ui/toasts';
 import { show } from '../url';
 
 export const UNDO_SECONDS = 5;
-/** How many removals wait or are under way: closing the tab would lose them. */
+/** The number of removals that are not finished. Closing the tab would lose them. */
 let pending = 0;
 
 function setPending(difference: number): void {
@@ -23,9 +23,9 @@ function warn(event: Event): void {
 }
 
 /**
- * Take a user out of the lists now, and remove them from the service unless that is undone.
+ * Remove a user from the lists now, and from the service later unless the reader undoes it.
  *
- * @param onConflict Called when somebody else changed the user meanwhile.
+ * @param onConflict Called if somebody else has changed the user.
  */
 export function removeLater(client: QueryClient, version: Version, onConflict: (conflict: Conflict) => void): void {
   const { user } = version;
@@ -50,7 +50,7 @@ export function removeLater(client: QueryClient, version: Version, onConflict: (
   });
 }
 
-/** Put the focus on a user in the list, who appears there within a few frames. */
+/** Focus a user in the list. The row is rendered within a few frames. */
 function focusUser(id: number, frames = 60): void {
   const link = document.getElementById(`user-${id}`);
   if (link) link.focus();

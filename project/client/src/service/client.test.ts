@@ -17,12 +17,12 @@ const failure = (promise: Promise<unknown>) => promise.then(
 );
 
 beforeEach(() => {
-  token.answer(null);
+  token.submitToken(null);
   token.forget();
 });
 
 describe('requests', () => {
-  test('ask for what the contract has', async () => {
+  test('have the parameters of the contract', async () => {
     const requests = respondWith(
       json(200, { status: 'success', data: { users: [user(1)], next: '/some/path/users?limit=50&after=a.b' } }),
       json(200, { status: 'success', data: { users: [], total: 7 } }),
@@ -45,12 +45,12 @@ describe('requests', () => {
     ['other JSON', json(200, { users: [] }), 'foreign', undefined],
     ['a bare null', json(200, null), 'foreign', undefined],
     ['no tokens', json(403, { status: 'fail', message: 'This needs a token.' }), 'closed', undefined],
-  ])('say what went wrong: %s', async (_, response, kind, retryAfter) => {
+  ])('fail with the right kind of error: %s', async (_, response, kind, retryAfter) => {
     respondWith(response);
     expect(await failure(getUsers(ALL, null, signal))).toMatchObject({ kind, retryAfter });
   });
 
-  test('name the wrong fields in sentences', async () => {
+  test('fail with a sentence for each wrong field', async () => {
     respondWith(
       json(400, { status: 'fail', message: 'Invalid payload.', errors: { username: 'must not be blank' } }),
       json(400, { status: 'fail', message: 'Sorry. That email already exists.' }),
@@ -61,12 +61,12 @@ describe('requests', () => {
 });
 
 describe('the token', () => {
-  test('is asked for once by requests that need it together, and kept for the tab', async () => {
+  test('is requested once for requests at the same time, and kept for the tab', async () => {
     const requests = respondWith(NO_TOKEN, NO_TOKEN, LIST, LIST);
     const both = Promise.all([addUser({ username: 'a', email: 'b' }), removeUser(1, '"x"')]);
     await expect.poll(() => requests.length).toBe(2);
-    await expect.poll(() => token.snapshot().question).toEqual({ wrong: false });
-    token.answer('secret');
+    await expect.poll(() => token.snapshot().prompt).toEqual({ wrong: false });
+    token.submitToken('secret');
     await both;
     expect(requests.slice(2).map(({ headers }) => headers.get('Authorization'))).toEqual(['Bearer secret', 'Bearer secret']);
     expect(sessionStorage.getItem('users-token')).toBe('secret');
@@ -74,28 +74,28 @@ describe('the token', () => {
     expect(sessionStorage.getItem('users-token')).toBeNull();
   });
 
-  test('is asked for again when it is wrong', async () => {
+  test('is requested again when it is wrong', async () => {
     const requests = respondWith(NO_TOKEN, NO_TOKEN, LIST);
     const adding = addUser({ username: 'a', email: 'b' });
-    await expect.poll(() => token.snapshot().question).toEqual({ wrong: false });
-    token.answer('wrong');
-    await expect.poll(() => token.snapshot().question).toEqual({ wrong: true });
-    token.answer('right');
+    await expect.poll(() => token.snapshot().prompt).toEqual({ wrong: false });
+    token.submitToken('wrong');
+    await expect.poll(() => token.snapshot().prompt).toEqual({ wrong: true });
+    token.submitToken('right');
     await adding;
     expect(await requests[2]?.json()).toEqual({ username: 'a', email: 'b' });
   });
 
-  test('is not asked for by the page itself once the reader declined', async () => {
+  test('is not requested by the page itself after the reader declined', async () => {
     respondWith(NO_TOKEN, NO_TOKEN);
     expect(await failure(getUsers(ALL, null, signal))).toMatchObject({ kind: 'token' });
     const adding = failure(addUser({ username: 'a', email: 'b' }));
-    await expect.poll(() => token.snapshot().question).toEqual({ wrong: false });
-    token.answer(null);
+    await expect.poll(() => token.snapshot().prompt).toEqual({ wrong: false });
+    token.submitToken(null);
     expect(await adding).toMatchObject({ kind: 'token' });
   });
 
   test.each([[[401], true, true], [[403, 403], false, false], [[403, 400], false, true]])(
-    'may be missing at the service: %j', async (statuses, change, add) => {
+    'may not be configured: %j', async (statuses, change, add) => {
       respondWith(...statuses.map((status) => json(status, {})));
       expect(await probe()).toEqual({ change, add });
     },
@@ -103,20 +103,20 @@ describe('the token', () => {
 });
 
 describe('changes', () => {
-  test('name the version that they start from', async () => {
+  test('send If-Match with the version that they start from', async () => {
     const requests = respondWith(one({ username: 'x' }));
     expect(await changeUser(1, '"old"', { username: 'x' })).toEqual({ user: user(1, { username: 'x' }), etag: '"new"' });
     expect(requests[0]?.headers.get('If-Match')).toBe('"old"');
   });
 
-  test('conflict with those of somebody else', async () => {
+  test('conflict with changes of somebody else', async () => {
     respondWith(CHANGED, one({ username: 'theirs' }));
     expect(await failure(changeUser(1, '"old"', { username: 'mine' }))).toEqual(
       new Conflict({ user: user(1, { username: 'theirs' }), etag: '"new"' }),
     );
   });
 
-  test('do not conflict with themselves, when an attempt before was stored after all', async () => {
+  test('do not conflict with their own earlier attempt that was stored', async () => {
     respondWith(CHANGED, one({ username: 'mine' }), json(404, { status: 'fail', message: 'User does not exist' }));
     expect((await changeUser(1, '"old"', { username: 'mine' })).etag).toBe('"new"');
     await removeUser(1, '"old"');

@@ -1,4 +1,4 @@
-/** Every request of the page is sent here: with the token, within a time limit, and its errors in words. */
+/** Sends every request of the page: adds the token, limits the time, and throws a `ServiceError`. */
 
 import createClient from 'openapi-fetch';
 import type { paths } from '../contract';
@@ -8,24 +8,24 @@ import * as token from './token';
 export const SERVICE_URL = (import.meta.env.REACT_APP_USERS_SERVICE_URL ?? '').trim().replace(/\/+$/, '');
 const TIMEOUT_SECONDS = 10;
 
-/** The service, typed by its contract. Its methods throw a `ServiceError` for everything but success. */
+/** The service, with the types of its OpenAPI document. Its methods throw a `ServiceError` unless they succeed. */
 export const service = createClient<paths>({ baseUrl: SERVICE_URL, fetch: send });
 
-/** Send a request, ask for a token if the service requires one, and return the successful response. */
+/** Send a request, request a token from the reader if the service requires one, and return the successful response. */
 async function send(request: Request): Promise<Response> {
   for (;;) {
     const sent = token.snapshot().token;
     const response = await attempt(request.clone(), sent);
     if (response.status !== 401) return response;
-    // Another request may have got a new token meanwhile.
+    // Another request may have received a new token in the meantime.
     if (token.snapshot().token !== sent) continue;
-    if (await token.ask(sent !== null, request.method === 'GET') === null) {
+    if (await token.requestToken(sent !== null, request.method === 'GET') === null) {
       throw new ServiceError('token', 'The users service requires a token for this.');
     }
   }
 }
 
-/** Send a request once. Returns a success or a 401; throws everything else. */
+/** Send a request once, and return a success or a 401. Throws a `ServiceError` otherwise. */
 async function attempt(request: Request, sent: string | null): Promise<Response> {
   if (sent) request.headers.set('Authorization', `Bearer ${sent}`);
   const { status, headers, text } = await exchange(request);

@@ -1,30 +1,30 @@
-/** What went wrong: decides what the page offers to do about it. */
+/** The kind of a failure, by which the page chooses what it offers. */
 export type Kind =
   /** The service rejected what was sent; `errors` may name the fields. */
   | 'rejected'
-  /** The service requires a token, and the reader gave none. */
+  /** The service requires a token, and the reader entered none. */
   | 'token'
-  /** The service requires a token, and accepts none because it has none. */
+  /** The service requires a token, and has none configured. */
   | 'closed'
   | 'missing'
   /** The user has changed since it was read. */
   | 'changed'
-  /** The service asks to try again later. */
+  /** The service is overloaded or unavailable; a retry may succeed. */
   | 'busy'
   | 'unreachable'
-  /** Something else answers at the address of the service. */
+  /** The response comes from another service. */
   | 'foreign';
 
 interface Details {
-  /** A cause or a way out, in a sentence. */
+  /** The cause, or what to do, as a sentence. */
   hint?: string;
-  /** What is wrong with each wrong field. */
+  /** The error of each wrong field. */
   errors?: Record<string, string>;
-  /** After how many seconds to try again, as the service says. */
+  /** The seconds of `Retry-After`. */
   retryAfter?: number | undefined;
 }
 
-/** A request that failed, in words for the reader of the page. */
+/** The error of a failed request. Its texts are for the reader of the page. */
 export class ServiceError extends Error {
   readonly kind: Kind;
   readonly hint: string;
@@ -53,12 +53,12 @@ export function noResponse(timedOutAfter?: number): ServiceError {
 /** Returns the error for a response that does not come from the users service. */
 export function foreign(): ServiceError {
   return new ServiceError('foreign', 'The response did not come from the users service.', {
-    hint: 'Another service uses its address. Whoever runs this page can correct the address.',
+    hint: 'Another service uses its address. The operator of this page can correct the address.',
   });
 }
 
 /**
- * Returns the error that a response stands for.
+ * Returns the error for a response that is not a success.
  *
  * @param status The HTTP status, 400 or above.
  * @param retryAfter The header `Retry-After`.
@@ -84,7 +84,7 @@ export function fromResponse(status: number, retryAfter: string | null, body: Fa
   if (status >= 500) {
     return new ServiceError('rejected', 'The users service failed.', { hint: 'Its log has the details.' });
   }
-  // That an email is taken is said in the message alone, although it concerns the field.
+  // For an email that is taken, the service sends a message and no `errors`.
   const errors = body.message.includes('email already exists') ? { email: body.message } : sentences(body.errors ?? {});
   return new ServiceError('rejected', body.message, { errors });
 }
@@ -96,14 +96,14 @@ export interface Failure {
   errors?: Record<string, string>;
 }
 
-/** The service says 'is required' of a field; the reader sees 'Username is required.'. */
+/** Makes sentences of the service's errors: of `username: is required`, 'Username is required.'. */
 function sentences(errors: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(errors).map(([field, words]) => [
     field, `${field.charAt(0).toUpperCase()}${field.slice(1)} ${words}.`,
   ]));
 }
 
-/** Returns whatever was thrown as something that can be shown. */
+/** Returns what was thrown as a `ServiceError`. */
 export function asServiceError(thrown: unknown): ServiceError {
   if (thrown instanceof ServiceError) return thrown;
   return new ServiceError('foreign', 'Something went wrong on this page.', { hint: String(thrown) });

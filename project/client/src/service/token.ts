@@ -1,26 +1,26 @@
 /**
  * The bearer token of this tab.
  *
- * It is kept in `sessionStorage`: reloading the page keeps it, other tabs do not see it, and closing the tab forgets it.
+ * It is in `sessionStorage`: it survives a reload, is not visible to other tabs, and ends with the tab.
  */
 
 const KEY = 'users-token';
 
-/** A dialog that is open because the service asked for a token. */
-export interface Question {
+/** The dialog for a token, which is open because the service requires one. */
+export interface Prompt {
   /** The service did not accept the last token. */
   wrong: boolean;
 }
 
 interface State {
   token: string | null;
-  question: Question | null;
+  prompt: Prompt | null;
 }
 
-let state: State = { token: stored(), question: null };
-let answered: Promise<string | null> | null = null;
+let state: State = { token: stored(), prompt: null };
+let pending: Promise<string | null> | null = null;
 let settle: (token: string | null) => void = () => undefined;
-/** The reader did not want to give a token: what the page loads by itself does not ask again. */
+/** The reader closed the dialog without a token. Requests that the page sends by itself do not open it again. */
 let declined = false;
 const listeners = new Set<() => void>();
 
@@ -28,7 +28,7 @@ function stored(): string | null {
   try {
     return sessionStorage.getItem(KEY);
   } catch {
-    return null; // storage is blocked: the token lives as long as the page
+    return null; // storage is blocked: the token ends with the page
   }
 }
 
@@ -53,25 +53,25 @@ export function snapshot(): State {
 }
 
 /**
- * Ask the reader for a token; requests that ask at the same time share one dialog.
+ * Open the dialog for a token. Requests that need one at the same time share one dialog.
  *
  * @param wrong The service did not accept the token that was sent.
- * @param byItself The page asks without the reader having done something.
- * @returns The token, or null when the reader gives none.
+ * @param byItself The page sends the request by itself, not for an action of the reader.
+ * @returns The token, or null if the reader enters none.
  */
-export function ask(wrong: boolean, byItself: boolean): Promise<string | null> {
+export function requestToken(wrong: boolean, byItself: boolean): Promise<string | null> {
   if (byItself && declined) return Promise.resolve(null);
-  if (answered) return answered;
-  answered = new Promise((resolve) => { settle = resolve; });
-  change({ question: { wrong }, token: wrong ? null : state.token });
-  return answered;
+  if (pending) return pending;
+  pending = new Promise((resolve) => { settle = resolve; });
+  change({ prompt: { wrong }, token: wrong ? null : state.token });
+  return pending;
 }
 
 /** Close the dialog with a token, or with null for none. */
-export function answer(token: string | null): void {
+export function submitToken(token: string | null): void {
   declined = token === null;
-  answered = null;
-  change({ question: null, token: token ?? state.token });
+  pending = null;
+  change({ prompt: null, token: token ?? state.token });
   settle(token);
 }
 

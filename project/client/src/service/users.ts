@@ -1,4 +1,4 @@
-/** What the page does with users. Each function throws a `ServiceError` when the service cannot be reached or rejects. */
+/** The requests about users. Each function throws a `ServiceError` if the request fails. */
 
 import type { components } from '../contract';
 import { exchange, service, SERVICE_URL } from './client';
@@ -7,7 +7,7 @@ import { foreign, ServiceError } from './errors';
 export type User = components['schemas']['User'];
 export type Changes = Partial<Pick<User, 'username' | 'email' | 'active'>>;
 
-/** A user and the entity tag of this state of the user. */
+/** A user, and the entity tag of this version. */
 export interface Version {
   user: User;
   etag: string;
@@ -15,7 +15,7 @@ export interface Version {
 
 /** Which users the list shows. */
 export interface Filter {
-  /** What a username or an email begins with; '' for all. */
+  /** The prefix of a username or an email; '' for all users. */
   q: string;
   /** Only active users, only inactive ones, or undefined for both. */
   active: boolean | undefined;
@@ -29,13 +29,13 @@ export interface Page {
 
 const PAGE_SIZE = 50;
 
-/** Returns a page of the users, newest first; `after` is the cursor of the page before. */
+/** Returns a page of the users, newest first; `after` is the cursor of the previous page. */
 export async function getUsers(filter: Filter, after: string | null, signal: AbortSignal): Promise<Page> {
   const query = { ...parameters(filter), limit: PAGE_SIZE, ...(after !== null && { after }) };
   const { data } = await service.GET('/users', { params: { query }, signal });
   if (!data) throw foreign();
   const { users, next } = data.data;
-  // Only the cursor is taken: behind a proxy the service may not know under which path it is mounted.
+  // Use only the cursor of the URL: behind a proxy the service may not know its own path prefix.
   return { users, after: next ? new URL(next, location.origin).searchParams.get('after') : null };
 }
 
@@ -64,14 +64,14 @@ export async function findByEmail(email: string): Promise<User | undefined> {
   return data?.data.users[0];
 }
 
-/** Add a user; what is valid is up to the service. Returns the user and the message of the service. */
+/** Add a user. The service validates the fields. Returns the user and the message of the service. */
 export async function addUser(body: { username: string; email: string }): Promise<{ user: User; message: string }> {
   const { data } = await service.POST('/users', { body });
   if (!data) throw foreign();
   return { user: data.data, message: data.message };
 }
 
-/** The user was changed by somebody else; `current` is the user as the service has it now. */
+/** Somebody else has changed the user; `current` is the stored version. */
 export class Conflict extends Error {
   constructor(readonly current: Version) {
     super('The user has changed since it was read.');
@@ -79,9 +79,9 @@ export class Conflict extends Error {
 }
 
 /**
- * Change a user who is still as `etag` says.
+ * Change a user if the stored version still has this entity tag.
  *
- * @throws {Conflict} Somebody else changed the user. That they made the very same changes is a success.
+ * @throws {Conflict} Somebody else has changed the user in another way. The same change is a success.
  */
 export async function changeUser(id: number, etag: string, body: Changes): Promise<Version> {
   const header = { 'If-Match': etag };
@@ -97,9 +97,9 @@ export async function changeUser(id: number, etag: string, body: Changes): Promi
 }
 
 /**
- * Remove a user who is still as `etag` says. That the user is gone already is a success.
+ * Remove a user if the stored version still has this entity tag. It is a success if the user no longer exists.
  *
- * @throws {Conflict} Somebody else changed the user.
+ * @throws {Conflict} Somebody else has changed the user.
  */
 export async function removeUser(id: number, etag: string): Promise<void> {
   try {
@@ -111,7 +111,7 @@ export async function removeUser(id: number, etag: string): Promise<void> {
   }
 }
 
-/** Returns the user as the service has it now, if `error` says that it was changed; throws `error` otherwise. */
+/** Returns the stored version of the user if `error` is a 412. Throws `error` otherwise. */
 async function currentVersion(id: number, error: unknown): Promise<Version> {
   if (error instanceof ServiceError && error.kind === 'changed') return getUser(id);
   throw error;
@@ -123,17 +123,17 @@ function version(data: { data: User } | undefined, response: Response): Version 
   return { user: data.data, etag };
 }
 
-/** What the service lets this page do. */
+/** Which changes the service allows to this page. */
 export interface Access {
   change: boolean;
   add: boolean;
 }
 
 /**
- * Find out what can be done without a token; nothing is changed.
+ * Find out whether the service has tokens, with requests that change nothing.
  *
- * A service that has tokens responds with 401, and the page asks for one when it is needed. A service that has none
- * responds with 403 to whatever it guards.
+ * A service with tokens responds with 401, and the page requests one when it is needed. A service without tokens
+ * responds with 403 to every request that requires one.
  */
 export async function probe(): Promise<Access> {
   const change = await statusOf('PATCH', '/users/0') !== 403;

@@ -2,11 +2,11 @@ import { copy } from './copy';
 import { Icon } from './Icon';
 
 interface Props {
-  /** What is copied. */
+  /** The text to copy. */
   text: string;
-  /** What it is, such as 'email'. */
+  /** The name of the field, such as 'email'. */
   what: string;
-  /** Whether Tab stops here. In long lists it does not: the panel of a user has the same buttons. */
+  /** Whether the Tab key reaches it. Not in long lists: the panel of a user has the same buttons. */
   inTabOrder?: boolean;
 }
 

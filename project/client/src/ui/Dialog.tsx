@@ -5,7 +5,7 @@ interface Props {
   title: ReactNode;
   onClose: () => void;
   children: ReactNode;
-  /** For what the reader must answer: it is read out as a whole. */
+  /** For a question that the reader must answer. Screen readers read such a dialog as a whole. */
   role?: 'alertdialog';
   wide?: boolean;
 }
@@ -13,8 +13,8 @@ interface Props {
 /**
  * A modal dialog; on a phone a sheet at the bottom.
  *
- * The browser's own `<dialog>` keeps the focus inside, makes the rest of the page inert, closes on Escape, and gives the
- * focus back where it was.
+ * The browser's `<dialog>` keeps the focus inside, makes the rest of the page inert, closes on Escape, and returns the
+ * focus afterwards.
  */
 export function Dialog({ title, onClose, children, role, wide = false }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
@@ -23,7 +23,7 @@ export function Dialog({ title, onClose, children, role, wide = false }: Props) 
   useLayoutEffect(() => {
     const element = dialog.current;
     element?.showModal();
-    // Not on the button that closes it, which comes first.
+    // Not the close button, which is first.
     element?.querySelector<HTMLElement>('input, .dialog-footer button')?.focus();
     return () => { element?.close(); };
   }, []);
@@ -35,7 +35,7 @@ export function Dialog({ title, onClose, children, role, wide = false }: Props) 
       className={wide ? 'dialog dialog-wide' : 'dialog'}
       aria-labelledby={id}
       onCancel={(event) => { event.preventDefault(); onClose(); }}
-      // Only the backdrop is the dialog itself: the rest lies on its content.
+      // The target is the dialog itself only if the backdrop was pressed.
       onMouseDown={(event) => { if (event.target === dialog.current) onClose(); }}
     >
       <div className="dialog-content">

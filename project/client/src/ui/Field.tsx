@@ -10,7 +10,7 @@ interface Props {
   readOnly?: boolean;
 }
 
-/** A labelled text field with what is wrong with it. The service alone decides what is valid. */
+/** A labelled text field, and its error. Only the service validates the value. */
 export function Field({ label, name, value, onChange, inputMode = 'text', error, readOnly = false }: Props) {
   const id = useId();
   return (
@@ -19,9 +19,9 @@ export function Field({ label, name, value, onChange, inputMode = 'text', error,
       <input
         id={id}
         name={name}
-        // Not type="email": browsers rewrite what is typed there.
+        // Not type="email", because browsers change the typed text there.
         type="text"
-        // Which way a name is written depends on its letters, not on the page.
+        // The direction of a name depends on its letters, not on the page.
         dir={inputMode === 'email' ? 'ltr' : 'auto'}
         inputMode={inputMode}
         autoComplete="off"
@@ -39,7 +39,7 @@ export function Field({ label, name, value, onChange, inputMode = 'text', error,
   );
 }
 
-/** Put the focus on the first field of a form that is wrong. */
+/** Focus the first wrong field of a form. */
 export function focusFirstError(form: HTMLFormElement | null): void {
   form?.querySelector<HTMLInputElement>('[aria-invalid="true"]')?.focus();
 }

@@ -10,7 +10,7 @@ const PATHS = {
   key: 'M5.5 13a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5zM7.3 8.7L13 3M11 5l2 2',
 } as const;
 
-/** An icon beside or instead of a text; screen readers skip it. */
+/** An icon. Screen readers skip it. */
 export function Icon({ name }: { name: keyof typeof PATHS }) {
   return (
     <svg className="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false">

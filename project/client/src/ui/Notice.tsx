@@ -2,7 +2,7 @@ import { useEffect, useState, type ReactNode } from 'react';
 import type { ServiceError } from '../service/errors';
 import { retryDelay } from '../service/queries';
 
-/** Says what went wrong, also to screen readers; `children` is what can be done. */
+/** An error, which screen readers announce. `children` are the buttons that help. */
 export function Problem({ error, children }: { error: ServiceError; children?: ReactNode }) {
   return (
     <div className="problem" role="alert">
@@ -15,18 +15,18 @@ export function Problem({ error, children }: { error: ServiceError; children?: R
 
 interface WaitingProps {
   error: ServiceError;
-  /** How many attempts have failed, at least 1. */
+  /** The number of failed attempts, at least 1. */
   failures: number;
-  /** Tries now instead of later; without it there is no button. */
+  /** Retries now. Without it there is no button. */
   onRetry?: () => void;
 }
 
-/** Says what went wrong, and when the page tries again by itself. */
+/** An error, and the time until the automatic retry. */
 export function Waiting({ error, failures, onRetry }: WaitingProps) {
   return (
     <Problem error={error}>
       <p aria-live="off">
-        {/* A new attempt counts anew. */}
+        {/* A new attempt starts a new countdown. */}
         <Countdown key={failures} seconds={retryDelay(failures - 1, error) / 1000} />
       </p>
       {onRetry && <button type="button" className="button" onClick={onRetry}>Try now</button>}
@@ -43,7 +43,7 @@ function Countdown({ seconds }: { seconds: number }) {
   return left > 0 ? `The page tries again in ${left} s.` : 'The page is trying again…';
 }
 
-/** Shown instead of users, when there are none. */
+/** What is shown instead of an empty list. */
 export function Empty({ title, children }: { title: string; children: ReactNode }) {
   return (
     <div className="empty">
@@ -53,7 +53,7 @@ export function Empty({ title, children }: { title: string; children: ReactNode 
   );
 }
 
-/** The outline of a list, until the first response arrives. */
+/** The placeholder of a list, until the first response arrives. */
 export function Skeleton() {
   return (
     <div className="skeleton" aria-hidden="true">

@@ -1,7 +1,7 @@
 import { Icon } from './Icon';
 import { dismiss, useToasts } from './toasts';
 
-/** The messages, in a place that screen readers watch from the start. */
+/** The messages, in a live region for screen readers. It exists from the start. */
 export function Toasts() {
   return (
     <div className="toasts" role="status" aria-live="polite" aria-label="Messages">

@@ -1,6 +1,6 @@
 import { toast } from './toasts';
 
-/** Copy a text to the clipboard, and say so. */
+/** Copy a text to the clipboard, and show a message. */
 export async function copy(text: string): Promise<void> {
   const done = await write(text);
   toast(done ? `Copied ${text}` : 'The browser did not allow copying.', { kind: done ? 'success' : 'failure', seconds: 3 });
@@ -11,7 +11,7 @@ async function write(text: string): Promise<boolean> {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without HTTPS there is no clipboard; the older way still works.
+    // Without HTTPS the clipboard API is missing, and the older command works.
     const area = document.createElement('textarea');
     const focused = document.activeElement;
     area.value = text;

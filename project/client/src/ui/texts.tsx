@@ -3,7 +3,7 @@ import { Fragment } from 'react';
 // After each dot but the last one: 'example.com' stays together.
 const LABELS = /(?<=\.)(?=.*\.)/;
 
-/** An email that breaks before its @ and after its dots when it must break. */
+/** An email. Lines break before its @ and after its dots only. */
 export function Email({ children: email }: { children: string }) {
   const at = email.lastIndexOf('@');
   return (
@@ -24,16 +24,16 @@ export function Status({ active }: { active: boolean }) {
   return <span className={active ? 'badge badge-active' : 'badge'}>{active ? 'Active' : 'Inactive'}</span>;
 }
 
-/** The initials of a username, in a disc whose color depends on the id. */
+/** The initials of a username, on a disc whose color depends on the id. */
 export function Avatar({ id, username }: { id: number; username: string }) {
   return <span className="avatar" data-tint={id % 6} aria-hidden="true"><bdi>{initials(username)}</bdi></span>;
 }
 
 const LETTERS = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
-/** Scripts whose letters join: two initials side by side would read as a word. */
+/** Scripts whose letters join. Two initials beside each other would look like a word. */
 const JOINED = /[\p{Script=Arabic}\p{Script=Syriac}\p{Script=Mongolian}]/u;
 
-/** Returns the first letters that a reader sees of the first and the last word. */
+/** Returns the first visible letters of the first and the last word. */
 export function initials(name: string): string {
   const words = name.trim().split(/[\s._-]+/u).filter((word) => /[\p{L}\p{N}]/u.test(word));
   const chosen = words.length > 1 && !JOINED.test(name) ? [words[0], words.at(-1)] : [words[0] ?? name];

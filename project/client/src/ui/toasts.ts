@@ -6,7 +6,7 @@ export interface Toast {
   id: number;
   text: string;
   kind: 'success' | 'failure';
-  /** What can be done about it until it goes. */
+  /** A button, for as long as the message is shown. */
   action?: {
     label: string;
     onPress: () => void;
@@ -28,7 +28,7 @@ function set(next: readonly Toast[]): void {
 /**
  * Show a message.
  *
- * @param seconds How long it stays; failures stay until they are closed.
+ * @param seconds How long it is shown. Failures are shown until they are closed.
  * @returns Its id, for `dismiss`.
  */
 export function toast(text: string, options: Partial<Omit<Toast, 'id' | 'text'>> & { seconds?: number } = {}): number {
@@ -39,7 +39,7 @@ export function toast(text: string, options: Partial<Omit<Toast, 'id' | 'text'>>
   return id;
 }
 
-/** Take a message away; nothing happens if it has gone already. */
+/** Close a message, if it is still shown. */
 export function dismiss(id: number): void {
   if (toasts.some((one) => one.id === id)) set(toasts.filter((one) => one.id !== id));
 }
