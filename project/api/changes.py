@@ -12,7 +12,7 @@ from project.api.models import User, to_dicts
 from project.database import database
 from project.database.errors import DatabaseError, RolledBack, Unavailable
 
-LOCK_MILLISECONDS = 100  # that users who are added together wait for a lock
+LOCK_MILLISECONDS = 100  # how long the shared INSERT waits for a lock
 
 
 def add(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _add_together(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | N
             raise
         return [None] * len(batch)  # another session has an uncommitted row with one of the emails
     except DatabaseError:
-        return [None] * len(batch)  # the fault of one row
+        return [None] * len(batch)  # one of the rows is wrong
     users = {user['email']: user for user in to_dicts(stored)}
     return [users.get(values['email']) if first.get(values['email'].lower()) is values else None for values in batch]
 

@@ -1,4 +1,4 @@
-// A file of its own, because the page's Content-Security-Policy allows no script within the HTML.
+// This is not in the HTML, because the Content-Security-Policy of the page allows no inline scripts.
 
 // Swagger UI has dark colors for this class.
 const darkMode = matchMedia('(prefers-color-scheme: dark)');
@@ -6,7 +6,7 @@ const followReader = () => document.documentElement.classList.toggle('dark-mode'
 darkMode.addEventListener('change', followReader);
 followReader();
 
-// The page begins with the operations. What holds for all of them stands at its end.
+// The page begins with the operations. The remarks about all of them are at its end.
 const remarksLast = ({ React, getComponent, specSelectors }) => ({
   statePlugins: { spec: { wrapSelectors: { selectInfoDescriptionField: () => () => '' } } },
   wrapComponents: {
@@ -17,7 +17,7 @@ const remarksLast = ({ React, getComponent, specSelectors }) => ({
       React.createElement(
         'section',
         { className: 'remarks' },
-        React.createElement('h2', null, 'What holds for all operations'),
+        React.createElement('h2', null, 'Rules for all operations'),
         React.createElement(getComponent('Markdown', true), { source: specSelectors.info().get('description') }),
       ),
     ),
@@ -26,9 +26,9 @@ const remarksLast = ({ React, getComponent, specSelectors }) => ({
 
 SwaggerUIBundle({
   dom_id: '#swagger-ui',
-  // Relative to the page, so that it holds behind a proxy that adds a path.
+  // Relative to the page, so that it works behind a proxy that adds a path prefix.
   url: new URL('openapi.yaml', document.baseURI).href,
-  validatorUrl: null, // Otherwise a badge of another host would be asked for.
+  validatorUrl: null, // Otherwise the page would request a badge from another host.
   deepLinking: true,
   displayRequestDuration: true,
   tryItOutEnabled: true,

@@ -1,4 +1,4 @@
-"""The user: its columns, how users are found, and the dict that a response has for one."""
+"""The model of users: the columns, the queries, and the dict of a response."""
 
 import datetime
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class User(db.Model):
 
     __tablename__ = 'users'
     __table_args__: ClassVar[Any] = (
-        # What no response can express. On SQLite, whose columns take any text, it is also a text in another form.
+        # Rejects timestamps that no response can express; on SQLite, whose columns accept any text, also other texts.
         CheckConstraint(
             "created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'",
             name='users_created_at_check',
@@ -51,7 +51,7 @@ class User(db.Model):
             " AND strftime('%Y-%m-%dT%H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)",
             name='users_created_at_check',
         ).ddl_if(dialect='sqlite'),
-        # Without it SQLite gives the id of a removed user to the next one.
+        # Without this, SQLite uses the id of a removed user for the next one.
         {'sqlite_autoincrement': True},
     )
 
@@ -130,7 +130,7 @@ _POSITION = tuple_(bindparam('created_at', type_=String), bindparam('id'))
 FILTERS: dict[str, ColumnElement[bool]] = {
     'after': tuple_(User.created_at, User.id) < _POSITION,
     'email': folded(User.email).in_(
-        [folded(bindparam(name, type_=String)) for name in ('email', 'email_as_is')]  # by today's rules, and by older
+        [folded(bindparam(name, type_=String)) for name in ('email', 'email_as_is')]  # by current and older rules
     ),
     'username': User.username == bindparam('username'),
     'active': User.active == _ACTIVE,
@@ -151,7 +151,7 @@ def _conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
 
 def to_dicts(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     """Return rows of :meth:`User.response_columns` as the dicts of a response."""
-    # SQLite says 0 and 1 for false and true. Indexing TRUTH takes a third of the time of bool(), and the slices
+    # SQLite returns 0 and 1 for false and true. Indexing TRUTH takes a third of the time of bool(), and the slices
     # that rfc3339 would make of nearly every timestamp take less time here.
     return [
         {

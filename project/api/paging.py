@@ -12,7 +12,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 
 
 def cursor(user: Mapping[str, Any]) -> str:
-    """Return the opaque text for the position of a user in the list. It is signed, so that no client can make one up.
+    """Return the opaque text for the position of a user in the list. It is signed, so that clients cannot make one.
 
     :param user: the last user of a page.
     """

@@ -1,4 +1,4 @@
-"""Reading requests: the schemas applied to bodies and query strings, and 400 for what is wrong."""
+"""Reading requests: validates bodies and query strings with the schemas, and raises 400 for wrong ones."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from project.api.schemas import UsersQuery
 
-# The errors of Pydantic, in the words of this service.
+# The service's messages for the errors of Pydantic.
 REASONS = {
     'missing': 'is required',
     'string_type': 'must be a string',

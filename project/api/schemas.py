@@ -1,4 +1,4 @@
-"""What clients may send, and what a line of a dump contains: Pydantic models with plain functions as their rules."""
+"""Pydantic models of what clients may send, and of a line of a dump. Their rules are plain functions."""
 
 import contextlib
 import re
@@ -153,12 +153,12 @@ def position(value: str) -> tuple[str, int]:
 
 
 def stored_email(value: str) -> tuple[str, str]:
-    """Return the email to look for as :func:`email` would store it, and as it is: older rules stored it like that."""
+    """Return two forms of an email to look for: as :func:`email` stores it now, and unchanged, as stored before."""
     value = value.strip()
     try:
         return email(value), value
     except PydanticCustomError:
-        return value, value  # a user of the 2017 service may have it
+        return value, value  # the 2017 service accepted any text
 
 
 def prefix(value: str) -> str:
@@ -209,8 +209,8 @@ def timestamp(value: object) -> datetime:
 class StoredUser(BaseModel):
     """A line of a dump: all columns of a user.
 
-    It accepts everything that the table can hold. A user who was stored by older rules (with a blank name, say) is
-    still a user, whom a backup must restore.
+    It accepts everything that the table can hold: a backup must also restore users that older rules accepted, such as
+    a user with a blank name.
     """
 
     model_config = ConfigDict(strict=True, extra='forbid')

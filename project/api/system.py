@@ -14,7 +14,7 @@ HEALTH_SECONDS = 1.0
 HERE = Path(__file__).parent
 # openapi.yaml describes the default, PROTECT=changes. Under each value, these groups of operations need a token too.
 GUARDED_GROUPS = {'changes': (), 'writes': ('writes',), 'all': ('writes', 'reads')}
-# The files of Swagger UI in its PyPI package. The package's own blueprint would make a page with a script in it.
+# The files of Swagger UI in its PyPI package. The package's own page has an inline script.
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / 'dist'
 DOCS_ASSETS = {
     'docs.css': (HERE / 'docs.css', 'text/css'),
@@ -23,7 +23,7 @@ DOCS_ASSETS = {
     'swagger-ui-bundle.js': (SWAGGER_UI / 'swagger-ui-bundle.js', 'text/javascript'),
     'swagger-ui.css': (SWAGGER_UI / 'swagger-ui.css', 'text/css'),
 }
-# Scripts, styles and requests of this service only.
+# Allows scripts, styles and requests of this service only.
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -142,7 +142,7 @@ def read_page(query: Mapping[str, Any], limit: int | None) -> tuple[bytes, dict[
     :returns: the JSON array of the users, and the last one if a page follows. None if the list has to be streamed.
     """
     size = limit or STREAM_ROWS
-    # One more than are needed: it tells whether there are more.
+    # One more than needed: if it exists, there is another page.
     rows = database.read(User.newest_first('limit', *query), bind(query) | {'limit': size + 1})
     more = len(rows) > size
     if more and limit is None:
