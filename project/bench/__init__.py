@@ -1,7 +1,7 @@
-"""Measure the service: gunicorn as in production, over HTTP, on scratch databases that are gone afterwards.
+"""Measure the service over HTTP: gunicorn as in production, on temporary databases.
 
-The figure to compare is the CPU time that a request costs, of the service and of PostgreSQL: requests per
-second and latencies depend on what else the machine does, among it the clients that do the measuring.
+The figure to compare is the CPU time of a request, of the service and of PostgreSQL together. Requests per second and
+latencies depend on what else the machine does, which includes the clients of the measurement.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from project.bench.scratch import BenchError
 from project.extensions import db
 
 CLIENT = Path(__file__).with_name('client.py')
-CLIENTS, CONNECTIONS = 2, 16  # processes, and connections of all of them
+CLIENTS, CONNECTIONS = 2, 16  # client processes, and the connections of all of them together
 PAGE = 50  # users
-DEPTH = 0.9  # of the table, that a deep page comes after
-WARM_UP = 0.3  # seconds: every worker has its connections by then
+DEPTH = 0.9  # the part of the table before a deep page
+WARM_UP = 0.3  # seconds, after which every worker has its connections
 
-# What is measured, by name: the users in the table, None for as many as are asked for, and the kind of request.
+# The workloads by name: the users in the table (None for the --rows of the command line), and the kind of request.
 WORKLOADS = {
     'list10': (10, 'list'),
     'list1000': (1_000, 'list'),
@@ -47,7 +47,7 @@ WORKLOADS = {
     'deep': (None, 'deep'),
     'all': (None, 'all'),
 }
-# What the chart shows, and what it calls it.
+# The workloads of the chart, and their labels.
 GROWTH = {'one': 'One user by id', 'page': f'First page of {PAGE}', 'deep': f'Page at {DEPTH:.0%} depth'}
 COLUMNS = (
     'workload',
@@ -60,17 +60,17 @@ COLUMNS = (
     'PostgreSQL CPU µs',
     'memory MiB',
 )
-LEGEND = 'CPU is for each request; memory is what a worker had at its peak above before; - can not be seen from here.'
+LEGEND = 'CPU is per request. Memory is the peak of a worker above its memory before. - means not available here.'
 
 
 def measure(seconds, rows, names):
     """Measure workloads.
 
-    :param seconds: how long each of them takes.
-    :param rows: how many users the big table has.
+    :param seconds: the duration of each workload.
+    :param rows: the number of users in the largest table.
     :param names: of :data:`WORKLOADS`, in any order; None for all.
     :returns: a list of results, dicts by name.
-    :raises BenchError: the databases can't be made, or the service does not start.
+    :raises BenchError: a database cannot be created, or the service does not start.
     """
     stages = {}
     for name, (users, _) in WORKLOADS.items():
@@ -80,7 +80,7 @@ def measure(seconds, rows, names):
 
 
 def measure_growth(seconds, rows):
-    """Measure :data:`GROWTH` in tables of 10 users, 100, and so on up to ``rows``; the rest as :func:`measure`."""
+    """Measure the workloads of :data:`GROWTH` in tables of 10, 100, ... ``rows`` users, as :func:`measure`."""
     sizes = [10**power for power in range(1, 10) if 10**power < rows]
     return _measure(seconds, dict.fromkeys((*sizes, rows), GROWTH))
 
@@ -112,14 +112,14 @@ def _measure(seconds, stages):
                             results.append(_run(service, name, users, seconds))
                             bar.update(1)
         except SQLAlchemyError as error:
-            raise BenchError(f'The database: {str(getattr(error, "orig", error)).strip().splitlines()[0]}') from None
+            raise BenchError(f'Database error: {str(getattr(error, "orig", error)).strip().splitlines()[0]}') from None
         bar.current_item = None
     return results
 
 
 @contextlib.contextmanager
 def _ending_on_signals():
-    """TERM ends the block as Ctrl-C does, so that it cleans up."""
+    """Let SIGTERM end the block as Ctrl-C does, so that it cleans up."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -155,12 +155,12 @@ def _run(service, name, users, seconds):
         jobs = [job | {'run': f'{job["run"]}.{number}'} for number in range(CLIENTS)]
     service.forget_peaks()
     memory, cpu, backends = service.memory(), service.cpu(), scratch.backends_cpu()
-    told = _together(jobs)
+    reports = _together(jobs)
     used, used_by_backends, peaks = service.cpu(), scratch.backends_cpu(), service.memory()
-    whole, first = (sorted(value for one in told for value in one[key]) for key in ('whole', 'first'))
-    failed = sum(one['failed'] for one in told)
+    whole, first = (sorted(value for one in reports for value in one[key]) for key in ('whole', 'first'))
+    failed = sum(one['failed'] for one in reports)
     if not whole:
-        raise BenchError(f'Not one request of the workload {name} was answered.')
+        raise BenchError(f'No request of the workload {name} succeeded.')
     count = len(whole) + failed
     grown = [
         max(0.0, peaks[pid][1] - memory[pid][0])
@@ -170,7 +170,7 @@ def _run(service, name, users, seconds):
     return {
         'workload': name,
         'users': users,
-        'requests/s': len(whole) / max(one['seconds'] for one in told),
+        'requests/s': len(whole) / max(one['seconds'] for one in reports),
         'p50 ms': _percentile(whole, 50) / 1000,
         'p99 ms': _percentile(whole, 99) / 1000,
         '1st byte ms': _percentile(first, 50) / 1000,
@@ -182,14 +182,17 @@ def _run(service, name, users, seconds):
 
 
 def _check(service, path, expected):
-    """Look at one answer before many are counted."""
+    """Check one response before the measurement.
+
+    :raises BenchError: the response is not a 200, or has another number of users.
+    """
     response = service.get(path)
     if response.status != http.client.OK or (expected and len(response.body['data']['users']) != expected):
         raise BenchError(f'The response to GET {path} was {response.status}: {str(response.body)[:200]}')
 
 
 def _together(jobs):
-    """Have as many clients as there are jobs do them at the same time; their results."""
+    """Run one client for each job at the same time, and return their results."""
     with contextlib.ExitStack() as stack:
         clients = []
         for job in jobs:
@@ -216,26 +219,26 @@ def _together(jobs):
         for client in clients:
             line = client.stdout.readline()
             if not line:
-                raise BenchError(f'A client ended: {client.stderr.read().strip() or "without a word"}')
+                raise BenchError(f'A client ended: {client.stderr.read().strip() or "without an error message"}')
             results.append(json.loads(line))
         return results
 
 
 def _percentile(values, percent):
-    """The nearest rank in sorted ``values``."""
+    """Return a percentile of sorted ``values`` by the nearest-rank method."""
     return values[max(0, -(-len(values) * percent // 100) - 1)]
 
 
 def _each(before, after, count):
-    """Microseconds for each of ``count`` requests; None when the seconds are not known."""
+    """Return the microseconds for each of ``count`` requests; None if the seconds are not known."""
     return None if None in (before, after) else (after - before) / count * 1e6
 
 
-# --- telling
+# --- reporting
 
 
 def conditions():
-    """A line that says what was measured with what."""
+    """Return a line with the versions, the number of workers and clients, and the number of CPUs."""
     parts = [f'{name} {version(name)}' for name in ('Flask', 'gunicorn', 'SQLAlchemy')]
     with db.engine.connect() as connection:
         if connection.dialect.name == 'postgresql':
@@ -250,7 +253,7 @@ def conditions():
 
 
 def table(results):
-    """The results as lines of text, and what the columns mean."""
+    """Return the results as a table of text, and its legend."""
     rows = [COLUMNS, *([_cell(result[column]) for column in COLUMNS] for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -266,12 +269,12 @@ def _cell(value):
 
 
 def chart(results):
-    """The chart of :func:`measure_growth`: what a request costs in CPU, as the text of an SVG file."""
+    """Return the chart of :func:`measure_growth`, the CPU time of a request, as the text of an SVG file."""
     series, costs = {}, [None, None]
     for result in results:
         costs = [result['service CPU µs'], result['PostgreSQL CPU µs']]
         if costs[0] is None:
-            raise BenchError('There is nothing to draw: this system does not tell what a process has used up.')
+            raise BenchError('No chart was drawn: this system does not report the CPU time of a process.')
         series.setdefault(GROWTH[result['workload']], []).append((result['users'], sum(filter(None, costs))))
     of = 'the service and PostgreSQL' if costs[1] is not None else 'the service'
     return draw(
@@ -279,7 +282,7 @@ def chart(results):
         'What a request costs as the table grows',
         f'CPU of {of} in µs per request, by the users in the table; both axes logarithmic',
         [
-            f'A page has the users that are there, up to {PAGE}.',
+            f'A page has up to {PAGE} users.',
             f'{datetime.now(UTC):%-d %B %Y}: {conditions()}.',
         ],
     )

@@ -1,11 +1,11 @@
-"""A chart of what a request costs as the table grows, as SVG that follows the reader's light or dark theme."""
+"""A chart of the CPU time of a request by the size of the table, as SVG with a light and a dark theme."""
 
 import math
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 800, 436
-LEFT, RIGHT, TOP, BOTTOM = 70, 600, 84, 350  # of the plot; the lines are named to the right of it
-NAME_HEIGHT = 34  # that the two lines of text beside the end of a line need
+LEFT, RIGHT, TOP, BOTTOM = 70, 600, 84, 350  # of the plot; the labels of the lines are to the right of it
+NAME_HEIGHT = 34  # of a label, which has two lines of text
 MARKS = ('M-4-4h8v8h-8z', 'M0-5.5 5.5 4h-11z', 'M0-5a5 5 0 1 0 .01 0z')  # square, triangle, circle
 DASHES = ('none', '7 4', '2 3')
 
@@ -25,12 +25,12 @@ STYLE = """
 
 
 def draw(series, title, subtitle, notes):
-    """The chart, both axes logarithmic.
+    """Return a chart with two logarithmic axes.
 
     :param series: at most three lines: a dict of ``[(users in the table, microseconds), ...]`` by name.
-    :param title: what it shows.
-    :param subtitle: what the axes are.
-    :param notes: lines of small print below it.
+    :param title: the title of the chart.
+    :param subtitle: a description of the axes.
+    :param notes: lines of small print below the chart.
     :returns: the text of an SVG file.
     """
     sizes = [size for points in series.values() for size, _ in points]
@@ -85,7 +85,7 @@ def _text(x, y, text, kind, anchor='start'):
 
 
 def _apart(heights):
-    """Where the names stand: beside the ends of their lines, in the same order, but not on top of each other."""
+    """Return the heights of the labels: beside the ends of their lines, in the same order, without overlapping."""
     placed, lowest = {}, TOP
     for left, name in enumerate(sorted(heights, key=heights.get)):
         room_below = (len(heights) - left - 1) * NAME_HEIGHT

@@ -1,15 +1,20 @@
-"""A client that keeps connections busy, and tells how long each answer took.
+"""A client that keeps connections busy, and reports the latency of each response.
 
-A program of its own that knows nothing of the project, so that several of them start at once: one process
-of Python alone can't keep several workers busy. It reads a job from stdin, one line of JSON::
+It is a program that imports nothing of the project, so that it starts fast. Several of them run at the same time,
+because one Python process cannot keep several workers busy. It reads a job from stdin, one line of JSON::
 
     {"port": 5000, "connections": 8, "seconds": 5, "kind": "get", "path": "/ping", "users": 0, "run": "a1"}
 
-``kind`` is what to send: ``get`` the path; ``one`` the users by id, at random, up to ``users``; ``post``
-new users, made different by ``run``; ``mixed`` nine times ``one``, then ``post``. It connects, prints a line,
-waits for one, and works: each connection sends a request as soon as it has the answer to the one before, at
-least one. Last it prints a line of JSON: ``seconds`` it took, ``failed``, and the microseconds to the
-first byte (``first``) and to the end (``whole``) of every answer that was no failure.
+``kind`` is the kind of request:
+
+* ``get``: a GET of ``path``
+* ``one``: a GET of a user with a random id up to ``users``
+* ``post``: a POST of a new user, whose name begins with ``run``
+* ``mixed``: nine times ``one``, then ``post``
+
+It connects, prints a line, waits for a line, and starts. Each connection sends at least one request, and the next one
+as soon as it has the response. At the end it prints a line of JSON: the duration in ``seconds``, the number of
+``failed`` requests, and for all others the microseconds to the first byte (``first``) and to the end (``whole``).
 """
 
 import itertools
@@ -21,35 +26,35 @@ import socket
 import sys
 import time
 
-PATIENCE = 60  # seconds without a byte from anywhere
+PATIENCE = 60  # seconds without a byte on any connection, after which the requests have failed
 LENGTH = re.compile(rb'\r\ncontent-length: *([0-9]+)', re.IGNORECASE)
 
 
 def get(path):
-    """The bytes of a GET."""
+    """Return the bytes of a GET."""
     return f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.encode()
 
 
 def post(name):
-    """The bytes of a POST of a user."""
+    """Return the bytes of a POST of a user."""
     body = json.dumps({'username': name, 'email': f'{name}@example.com'})
     head = 'POST /users HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n'
     return f'{head}Content-Length: {len(body)}\r\n\r\n{body}'.encode()
 
 
 def requests(job):
-    """Yield the requests of a job, without end."""
+    """Yield the requests of a job, infinitely many."""
     for number in itertools.count(1):
         if job['kind'] == 'get':
             yield get(job['path'])
         elif job['kind'] == 'post' or (job['kind'] == 'mixed' and number % 10 == 0):
             yield post(f'{job["run"]}.{number}')
         else:
-            yield get(f'/users/{random.randint(1, job["users"])}')  # noqa: S311, nothing secret
+            yield get(f'/users/{random.randint(1, job["users"])}')  # noqa: S311, not a secret
 
 
 class Connection:
-    """A connection that is kept, and the answer that is coming in on it."""
+    """A keep-alive connection, and the response that it is receiving."""
 
     def __init__(self, port):
         self._port = port
@@ -61,14 +66,14 @@ class Connection:
         return connected
 
     def send(self, request):
-        """Send a request; its answer begins."""
+        """Send a request, and start with an empty response."""
         self._head, self._missing, self._tail = b'', None, b''
         self.failed, self.first = False, None
         self.started = time.perf_counter()
         self.socket.sendall(request)
 
     def receive(self):
-        """Take what has come in; whether the answer is at its end."""
+        """Receive what has arrived, and return whether the response is complete."""
         try:
             data = self.socket.recv(1 << 18)
         except OSError:
@@ -86,14 +91,14 @@ class Connection:
             length = LENGTH.search(head)
             self._missing = int(length[1]) if length else -1
         if self._missing < 0:
-            # Chunked. No line break stands in JSON as it is sent, so this is its last chunk and nothing else.
+            # Chunked. The JSON contains no line break, so these bytes can only be the last chunk.
             self._tail = (self._tail + data)[-5:]
             return self._tail == b'0\r\n\r\n'
         self._missing -= len(data)
         return self._missing == 0
 
     def again(self):
-        """Connect anew, as the other side has closed or did not answer in time."""
+        """Connect again, after the service has closed the connection or has not responded in time."""
         self.socket.close()
         self.socket = self._connect()
 
@@ -139,4 +144,4 @@ if __name__ == '__main__':
         sys.stdin.readline()
         print(json.dumps(work(job, connections)))
     except OSError as error:
-        sys.exit(f'the service went away: {error}')
+        sys.exit(f'the connection to the service failed: {error}')

@@ -1,4 +1,4 @@
-"""A database and a service to measure, which are gone afterwards, and what their processes use up."""
+"""A temporary database, a service on it, and the resources that their processes use."""
 
 import contextlib
 import os
@@ -15,8 +15,8 @@ from project import config, create_app, db
 from project.api.models import User
 from project.tests.support.servers import Server, StartError
 
-CHUNK = 50_000  # users that are added in a statement
-EPOCH = 1_600_000_000  # seconds since 1970, at which the first user is created; each other one a second later
+CHUNK = 50_000  # users added by one statement
+EPOCH = 1_600_000_000  # the first user's created_at, in seconds since 1970; each next one is a second later
 
 
 class BenchError(Exception):
@@ -28,7 +28,7 @@ class BenchError(Exception):
 
 @contextlib.contextmanager
 def database(folder):
-    """An app on a database of its own, without users: on the server that is configured, or a file in ``folder``."""
+    """Yield an app on a new database without users: on the configured server, or in a file in ``folder``."""
     url = db.engine.url
     name = f'users_bench_{secrets.token_hex(6)}'
     with contextlib.ExitStack() as stack:
@@ -75,7 +75,7 @@ def fill(count):
             connection.execute(insert(User).from_select(['username', 'email', 'active', 'created_at'], users))
         yield
     if on_postgresql:
-        # As it would be some time later: else autovacuum may begin while we measure.
+        # Otherwise autovacuum may start during the measurement.
         with db.engines['reads'].connect() as connection:
             connection.execute(text('VACUUM ANALYZE users'))
 
@@ -84,19 +84,19 @@ def fill(count):
 
 
 class Service(Server):
-    """The service, and what its processes have used up."""
+    """The service, and the resources that its processes have used."""
 
     def cpu(self):
-        """CPU seconds of all its processes until now; None where the system does not report them."""
+        """Return the CPU seconds of all its processes until now; None if the system does not report them."""
         own = [self.process.pid] if self.process else []
         return _cpu([*own, *self.workers()])
 
     def memory(self):
-        """The resident memory of each worker and the most that it had since :meth:`forget_peaks`; MiB by process id."""
+        """Return the resident memory of each worker and its peak since :meth:`forget_peaks`, in MiB, by process id."""
         return {pid: (_status(pid, 'VmRSS'), _status(pid, 'VmHWM')) for pid in self.workers()}
 
     def forget_peaks(self):
-        """Let the peaks of :meth:`memory` begin now: proc(5), ``clear_refs``."""
+        """Reset the peaks of :meth:`memory`: proc(5), ``clear_refs``."""
         for pid in self.workers():
             with contextlib.suppress(OSError):
                 Path(f'/proc/{pid}/clear_refs').write_text('5')
@@ -104,7 +104,7 @@ class Service(Server):
 
 @contextlib.contextmanager
 def served(app, folder):
-    """Serve the database of ``app`` by gunicorn, as production does, with the settings of this environment.
+    """Serve the database of ``app`` with gunicorn as in production, with the settings of this environment.
 
     :raises BenchError: the service did not start.
     """
@@ -139,7 +139,7 @@ def _stop(service):
 
 
 def _cpu(pids):
-    """The CPU seconds that processes have used until now, to the nanosecond; None where the system does not tell."""
+    """Return the CPU seconds of processes until now, to the nanosecond; None if the system does not report them."""
     if not Path('/proc/self/schedstat').exists():
         return None
     nanoseconds = 0
@@ -151,7 +151,7 @@ def _cpu(pids):
 
 
 def _status(pid, field):
-    """A field of a process's status in MiB; None when it is not there."""
+    """Return a field of the status of a process in MiB; None if it does not exist."""
     with contextlib.suppress(OSError):
         if found := re.search(rf'^{field}:\s+(\d+) kB', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE):
             return int(found[1]) / 1024
@@ -159,9 +159,9 @@ def _status(pid, field):
 
 
 def backends_cpu():
-    """CPU seconds of PostgreSQL's processes for the database of the current app until now, those that ended included.
+    """Return the CPU seconds of PostgreSQL's processes for the database of the current app, including ended ones.
 
-    None when they are in another container or on another machine, or when the database is SQLite.
+    None if they run in another container or on another machine, or if the database is SQLite.
     """
     if db.engine.dialect.name != 'postgresql':
         return None
@@ -172,7 +172,7 @@ def backends_cpu():
         if str(db.engine.url.database).encode() not in Path(f'/proc/{own}/cmdline').read_bytes():
             return None  # a process of this machine that has the same number
         server = _stat(own)[1]
-        # What ended counts for the server, with what ended of its other databases; those should be at rest anyway.
+        # The server process has the times of all ended processes. Those of other databases should be idle.
         ended = sum(map(int, _stat(server)[13:15])) / os.sysconf('SC_CLK_TCK')
     except OSError:
         return None
@@ -181,13 +181,13 @@ def backends_cpu():
 
 
 def _stat(pid):
-    """The fields of a process from its state on, the third: the name before that may hold blanks and brackets."""
+    """Return the fields of /proc/PID/stat after the name of the process, which may contain blanks and brackets."""
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
 
 
 @contextlib.contextmanager
 def _uninterrupted():
-    """Let neither a second Ctrl-C nor TERM end the block, which cleans up."""
+    """Ignore SIGINT and SIGTERM in the block, which cleans up."""
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield

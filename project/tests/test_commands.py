@@ -471,10 +471,10 @@ class OtherCommandsTest(CommandTestCase):
 
     def test_bench_rejects_wrong_arguments(self):
         for args, words in (
-            (['--workload', 'nope'], r'\AThere is no workload nope; there are list10, '),
+            (['--workload', 'nope'], r'\AThere is no workload nope; use list10, '),
             (['--seconds', '0'], r'\A--seconds must be more than 0'),
             (['--rows', '9'], '--rows from 10 to 100,000,000'),
-            (['--chart', '/no/folder/x.svg'], r'\A--chart goes without --workload'),
+            (['--chart', '/no/folder/x.svg'], r'\A--chart cannot be combined with --workload'),
         ):
             with self.subTest(args=args):
                 self.run_command('bench', *args, code=words)

@@ -136,7 +136,7 @@ class BenchTest(unittest.TestCase):
 
     def test_wrong_command_lines_are_reported(self):
         for arguments, message in (
-            (('--workload', 'ping'), 'There is no workload ping; there are list10, '),
+            (('--workload', 'ping'), 'There is no workload ping; use list10, '),
             (('--seconds', '0'), '--seconds must be '),
             (('--rows', '9'), '--rows from 10'),
             (('--chart', str(self.folder / 'none' / 'chart.svg')), '--chart '),
