@@ -3,19 +3,13 @@
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import unittest
-import urllib.error
-import urllib.request
 from pathlib import Path
 from unittest import mock
 
@@ -34,7 +28,7 @@ from project.commands import waiting
 from project.database import hosts
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.support.fake_postgres import FakePostgres
-from project.tests.test_config import KEY, VARIABLES
+from project.tests.test_config import KEY
 from project.tests.test_migrations import HEAD, MIGRATIONS, NOON, OLD
 from project.timestamps import utcnow
 
@@ -60,6 +54,8 @@ class CommandTestCase(unittest.TestCase):
         self.manage = self.load_manage(APP_SETTINGS=f'{__name__}.{self.settings.__name__}')
         self.addCleanup(dispose, self.manage.app)
         self.enterContext(self.manage.app.app_context())
+        # argparse looks for translations of its words 100 times for each command, which takes most of its time.
+        self.enterContext(mock.patch('gettext.find', return_value=None))
 
     def load_manage(self, **environment):
         """manage.py as a module, as it is in this environment."""
@@ -643,60 +639,3 @@ class RunTestsTest(CommandTestCase):
         )
         stranger = url.set(username=name, password='wrong').render_as_string(hide_password=False)
         self.check_one_line(stranger, rf'Cannot connect to .*//{name}:\*\*\*@.*: .* Check DATABASE_TEST_URL\.')
-
-
-class ProcessCase(unittest.TestCase):
-    """Commands in processes, in a copy of the project that has never been started; heavy/commands.py has more."""
-
-    def setUp(self):
-        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        ignored = shutil.ignore_patterns('client', 'tests', '__pycache__')
-        shutil.copytree(ROOT / 'project', self.folder / 'project', ignore=ignored)
-        shutil.copy(ROOT / 'manage.py', self.folder)
-
-    def command(self, *args, **environment):
-        """Return the arguments of Popen for a command in an environment of its own."""
-        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        arguments = [sys.executable, '-W', 'error', 'manage.py', *args]
-        return {'args': arguments, 'cwd': self.folder, 'env': kept | environment, 'text': True}
-
-
-class FirstStartTest(ProcessCase):
-    def test_first_start_makes_the_database_and_serves(self):
-        # In a group of its own, since the reloader has a child.
-        process = subprocess.Popen(
-            **self.command('runserver', '-p', '0', PYTHONUNBUFFERED='1'),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            said = ''
-            while not (running := re.search(r'Running on (http://127\.0\.0\.1:\d+)', said)):
-                line = process.stdout.readline()
-                self.assertTrue(line, said)
-                said += line
-            address = running[1]
-            body = json.dumps({'username': 'ann', 'email': 'ann@example.com'}).encode()
-            added = urllib.request.Request(f'{address}/users', body, {'Content-Type': 'application/json'})
-            self.assertEqual(self.fetch(added)[0], 201)
-            self.assertEqual(self.fetch(f'{address}/users')[1]['data']['users'][0]['username'], 'ann')
-            for path in ('/console', '/nowhere', '/users/x'):
-                self.assertEqual(
-                    (self.fetch(address + path)[0], self.fetch(address + path)[1]['status']), (404, 'fail')
-                )
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-        self.assertTrue((self.folder / 'instance' / 'users.db').is_file())
-        self.assertNotIn('Traceback', said)
-
-    def fetch(self, request):
-        """Return status and JSON of a response."""
-        try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as response:
-                return response.status, json.load(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)

@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 import psycopg2
-from sqlalchemy import event, insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,7 +17,7 @@ from project import db
 from project.api.models import User
 from project.database import connecting, errors
 from project.database.functions import folded, unindexed
-from project.tests.base import dispose, make_app
+from project.tests.base import dispose, make_app, skip_syncs
 
 
 class SQLiteTest(unittest.TestCase):
@@ -30,6 +30,9 @@ class SQLiteTest(unittest.TestCase):
         db.create_all()
 
     def test_every_connection_logs_ahead_syncs_and_checks_keys(self):
+        event.remove(Engine, 'connect', skip_syncs)
+        self.addCleanup(event.listen, Engine, 'connect', skip_syncs)
+        dispose(self.app)
         for name, engine in db.engines.items():
             # 2 is FULL: what was acknowledged survives a power cut.
             for pragma, value in (('journal_mode', 'wal'), ('foreign_keys', 1), ('synchronous', 2)):

@@ -20,22 +20,6 @@ from project.tests import base
 from project.tests.base import dispose
 from project.tests.test_lesson import LessonTestCase
 
-SUBPROCESS = """
-import subprocess, sys, unittest
-
-CODE = '''
-from project import create_app, db
-app = create_app("project.config.DevelopmentConfig")
-with app.app_context():
-    db.create_all()
-    db.drop_all()
-'''
-
-class TestSubprocess(unittest.TestCase):
-    def test_drop_all(self):
-        subprocess.run([sys.executable, '-c', CODE], check=True)
-"""
-
 
 class IsolationTestCase(LessonTestCase):
     def setUp(self) -> None:
@@ -110,11 +94,6 @@ class TestDatabaseTest(IsolationTestCase):
 
 class RunningTestsTest(IsolationTestCase):
     """What runs under ``manage.py test``."""
-
-    def test_subprocess_gets_the_test_database(self) -> None:
-        (self.folder / 'project/tests/test_subprocess.py').write_text(SUBPROCESS)
-        ended = self.run_python('manage.py', 'test', 'test_subprocess')
-        self.assertEqual(ended.returncode, 0, ended.stderr)
 
     def test_app_on_another_spelling_cannot_use_the_development_database(self) -> None:
         self.patch_urls(self.url, self.test_url)

@@ -24,6 +24,23 @@ SECONDS = 60
 COUNT, OTHER_SHAPES = 12, 5  # tests: of the lesson, and in test_other_shapes.py
 
 
+SUBPROCESS = """
+import subprocess, sys, unittest
+
+CODE = '''
+from project import create_app, db
+app = create_app("project.config.DevelopmentConfig")
+with app.app_context():
+    db.create_all()
+    db.drop_all()
+'''
+
+class TestSubprocess(unittest.TestCase):
+    def test_drop_all(self):
+        subprocess.run([sys.executable, '-c', CODE], check=True)
+"""
+
+
 @contextlib.contextmanager
 def new_database() -> Iterator[str]:
     """Create a database of the kind of the test database, give its URL as the lesson writes it, and drop it."""
@@ -107,11 +124,12 @@ class LessonTestCase(unittest.TestCase):
 
 
 class LessonTest(LessonTestCase):
-    def test_manage_py_test_finds_them_and_runs_them_on_the_test_database(self) -> None:
+    def test_manage_py_test_finds_them_and_runs_them_and_their_subprocesses_on_the_test_database(self) -> None:
         tests = self.folder / 'project' / 'tests'
         (tests / 'test_config.py').rename(tests / 'testconfig.py')
+        (tests / 'test_subprocess.py').write_text(SUBPROCESS)
         ended = self.run_python('manage.py', 'test')
-        self.assertRegex(ended.stderr, rf'Ran {COUNT + OTHER_SHAPES} tests')
+        self.assertRegex(ended.stderr, rf'Ran {COUNT + OTHER_SHAPES + 1} tests')
         self.assertEqual(ended.returncode, 0, ended.stderr)
         engine = create_engine(database_urls.parse(self.test_url, ''), poolclass=NullPool)
         self.assertEqual(inspect(engine).get_table_names(), [])

@@ -2,9 +2,6 @@
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from unittest import mock
 
 import psycopg2
@@ -12,7 +9,7 @@ from sqlalchemy import text
 
 from project import db
 from project.commands import waiting
-from project.tests.base import ROOT, BaseTestCase, dispose, make_app
+from project.tests.base import BaseTestCase, dispose, make_app
 from project.tests.support.fake_postgres import READY, FakePostgres, fatal, message, rows
 
 STARTING = (
@@ -106,15 +103,6 @@ class CommandTest(BaseTestCase):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         _, message = self.wait([fatal('57P03', FRENCH)] * 5)
         self.assertRegex(message, r'\ANo database after 0 s: .*: le syst.me de base de donn.es d.marre\Z')
-
-    def test_command_that_reads_something_else_than_utf_8_ends_with_one_line(self):
-        server = self.enterContext(FakePostgres())
-        server.respond = lambda sql: BROKEN_ROW
-        environ = {'PATH': os.environ['PATH'], 'DATABASE_URL': server.url}
-        command = [sys.executable, 'manage.py', 'db', 'upgrade']
-        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual((ended.returncode, ended.stdout), (1, ''))
-        self.assertRegex(ended.stderr, r'\ADatabase error: .*\n\Z')
 
     def test_wrong_password_is_reported_at_once(self):
         printed, message = self.wait([fatal('28P01', b'password authentication failed for user "u"')])

@@ -1,20 +1,26 @@
 """Commands in processes of their own, as they are typed. Run by name: ``python manage.py test commands``."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from project import db
 from project.tests.base import ROOT
-from project.tests.test_commands import ProcessCase
-from project.tests.test_config import KEY
+from project.tests.support.fake_postgres import FakePostgres
+from project.tests.test_config import KEY, VARIABLES
 from project.tests.test_script_compat import PLAIN_SHELL
 from project.tests.test_transfer import ANN, TransferTestCase, lines_of, numbered
+from project.tests.test_unreadable import BROKEN_ROW
 from project.transfer import loading
 
 SECONDS = 60
@@ -79,6 +85,63 @@ class TransferTest(TransferTestCase):
         self.assertEqual(self.load(users), (500, 2 * loading.BATCH, 0))
 
 
+class ProcessCase(unittest.TestCase):
+    """Commands in a copy of the project that has never been started."""
+
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        ignored = shutil.ignore_patterns('client', 'tests', '__pycache__')
+        shutil.copytree(ROOT / 'project', self.folder / 'project', ignore=ignored)
+        shutil.copy(ROOT / 'manage.py', self.folder)
+
+    def command(self, *args, **environment):
+        """Return the arguments of Popen for a command in an environment of its own."""
+        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        arguments = [sys.executable, '-W', 'error', 'manage.py', *args]
+        return {'args': arguments, 'cwd': self.folder, 'env': kept | environment, 'text': True}
+
+
+class FirstStartTest(ProcessCase):
+    def test_first_start_makes_the_database_and_serves(self):
+        # In a group of its own, since the reloader has a child.
+        process = subprocess.Popen(
+            **self.command('runserver', '-p', '0', PYTHONUNBUFFERED='1'),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            said = ''
+            while not (running := re.search(r'Running on (http://127\.0\.0\.1:\d+)', said)):
+                line = process.stdout.readline()
+                self.assertTrue(line, said)
+                said += line
+            address = running[1]
+            body = json.dumps({'username': 'ann', 'email': 'ann@example.com'}).encode()
+            added = urllib.request.Request(f'{address}/users', body, {'Content-Type': 'application/json'})
+            self.assertEqual(self.fetch(added)[0], 201)
+            self.assertEqual(self.fetch(f'{address}/users')[1]['data']['users'][0]['username'], 'ann')
+            for path in ('/console', '/nowhere', '/users/x'):
+                self.assertEqual(
+                    (self.fetch(address + path)[0], self.fetch(address + path)[1]['status']), (404, 'fail')
+                )
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+        self.assertTrue((self.folder / 'instance' / 'users.db').is_file())
+        self.assertNotIn('Traceback', said)
+
+    def fetch(self, request):
+        """Return status and JSON of a response."""
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
 class ErrorsTest(ProcessCase):
     """Wrong commands and settings, in a copy of the project that has never been started."""
 
@@ -95,6 +158,14 @@ class ErrorsTest(ProcessCase):
                 self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
                 self.assertIn(words, ended.stderr)
                 self.assertEqual(ended.stdout, '')
+
+    def test_command_that_reads_something_else_than_utf_8_ends_with_one_line(self):
+        server = self.enterContext(FakePostgres())
+        server.respond = lambda sql: BROKEN_ROW
+        command = self.command('db', 'upgrade', DATABASE_URL=server.url)
+        ended = subprocess.run(**command, capture_output=True, timeout=SECONDS, check=False)
+        self.assertEqual((ended.returncode, ended.stdout), (1, ''))
+        self.assertRegex(ended.stderr, r'\AThe database: .*\n\Z')
 
 
 class FlaskScriptTest(unittest.TestCase):
