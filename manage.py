@@ -8,7 +8,7 @@ if sys.version_info < (3, 11):  # before the imports, which need it
 from sqlalchemy.exc import OperationalError
 
 from project import config, create_app
-from project.commands import bench, schema, server, tests, users
+from project.commands import bench, recreating, schema, server, tests, users
 from project.commands.script_compat import Manager
 
 try:
@@ -23,7 +23,7 @@ manager.add_command('runserver', server.RunServer(use_reloader=app.debug))
 manager.add_command('shell', server.AppShell())
 manager.add_command('test', tests.Test())
 manager.add_command('cov', tests.Cov())
-manager.add_command('recreate_db', schema.RecreateDb())
+manager.add_command('recreate_db', recreating.RecreateDb())
 manager.add_command('seed_db', users.SeedDb())
 manager.add_command('dump_users', users.DumpUsers())
 manager.add_command('load_users', users.LoadUsers())

@@ -1,4 +1,4 @@
-"""Functions that the migration commands share."""
+"""Functions that the commands which change the schema share."""
 
 import sys
 from collections.abc import Callable
@@ -8,9 +8,10 @@ import flask_migrate
 from alembic.runtime.migration import MigrationInfo
 from alembic.script import Script
 from flask import current_app
+from sqlalchemy import func, inspect, select, table
 
-from project import readiness
-from project.commands.waiting import describe_database, require_standby, wait_for_database
+from project import db, readiness
+from project.commands.waiting import describe_database, wait_for_database
 
 
 def require_migrated() -> readiness.Schema:
@@ -47,10 +48,7 @@ def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
     """
-    schema = require_migrated()
-    require_suitable(schema)
-    if schema.outdated():
-        require_standby()
+    require_suitable(require_migrated())
     return run_migrations(flask_migrate.upgrade, 'Applied', revision=revision, x_arg=x_arg)
 
 
@@ -88,3 +86,19 @@ def recorded_revision() -> str:
 def print_nothing_to_do() -> None:
     """Print that the database needs no migration."""
     print(f'Nothing to do: {describe_database()} is at revision {recorded_revision()}.')
+
+
+def count_users() -> int:
+    """Return the number of users in the database, those of the 2017 service's table included."""
+    with db.engine.connect() as connection:
+        present = inspect(connection)
+        return sum(
+            connection.execute(select(func.count()).select_from(table(name))).scalar_one()
+            for name in ('users', 'user')
+            if present.has_table(name)
+        )
+
+
+def in_production() -> bool:
+    """Return whether the app has the settings of production."""
+    return not (current_app.debug or current_app.testing)

@@ -1,105 +1,25 @@
-"""The commands that change the schema of the database: ``recreate_db``, and those of ``db``."""
+"""The commands of ``db``, which change the schema of the database."""
 
-import re
 import sys
 
 import flask_migrate
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from flask import current_app
-from sqlalchemy import Connection, func, inspect, select, table, text
-from sqlalchemy.exc import DBAPIError
 
-from project import db, readiness
 from project.commands.migrating import (
+    count_users,
+    in_production,
     print_nothing_to_do,
     recorded_revision,
     require_migrated,
     require_newest,
-    require_suitable,
     run_migrations,
     run_upgrade,
     title,
 )
-from project.commands.script_compat import Command, Manager, Option
-from project.commands.waiting import describe_database, require_standby, wait_for_database
-
-
-class RecreateDb(Command):
-    """Drop all tables, and make them again, without users."""
-
-    option_list = [Option('--force', action='store_true', help='allow it in production')]
-
-    def run(self, force: bool) -> None:
-        """Drop the tables, all or none of them, and run the migrations.
-
-        :param force: allow it in production.
-        """
-        wait_for_database()
-        require_suitable(readiness.inspect_schema(readiness.read_patiently))
-        count = _count_users()
-        if _in_production() and not force:
-            sys.exit(
-                f'This would destroy the {count} users in {describe_database()}. In production that needs --force.'
-            )
-        require_standby()
-        try:
-            with db.engine.begin() as connection:
-                if connection.dialect.name == 'sqlite' and (dependents := _sqlite_dependents(connection)):
-                    sys.exit(f'Nothing was dropped: these depend on the tables: {", ".join(dependents)}.')
-                db.metadata.drop_all(connection)
-                for name in ('alembic_version', '"user"'):
-                    connection.execute(text(f'DROP TABLE IF EXISTS {name}'))
-        except DBAPIError as error:
-            sys.exit(f'Nothing was dropped: {_reason(error)}.')
-        print(f'Dropped the {count} users in {describe_database()}.')
-        flask_migrate.upgrade()
-        print('The tables are new and empty.')
-
-
-def _sqlite_dependents(connection: Connection) -> list[str]:
-    """Return the views that read the tables of the models, and the other tables with rows that refer to them.
-
-    SQLite would not reject the DROP. It would delete the rows whose foreign keys have ON DELETE CASCADE.
-    """
-    ours = {name.lower() for name in db.metadata.tables}
-    views = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
-    dependents = [f'view {name}' for name, sql in views if ours.intersection(re.findall(r'\w+', sql.lower()))]
-    references = connection.execute(
-        text(
-            'SELECT DISTINCT sqlite_master.name, lower("table") FROM sqlite_master, pragma_foreign_key_list(name)'
-            " WHERE type = 'table'"
-        )
-    )
-    others = {name for name, referred in references if referred in ours and name.lower() not in ours}
-    filled = [name for name in others if connection.scalar(select(select(text('1')).select_from(table(name)).exists()))]
-    return sorted([*dependents, *(f'table {name}' for name in filled)])
-
-
-def _in_production() -> bool:
-    return not (current_app.debug or current_app.testing)
-
-
-def _count_users() -> int:
-    """Return the number of users in the database, those of the 2017 service's table included."""
-    with db.engine.connect() as connection:
-        present = inspect(connection)
-        return sum(
-            connection.execute(select(func.count()).select_from(table(name))).scalar_one()
-            for name in ('users', 'user')
-            if present.has_table(name)
-        )
-
-
-def _reason(error: DBAPIError) -> str:
-    """Return in one line why the database rejected a statement.
-
-    PostgreSQL's details name the objects that depend on a table.
-    """
-    diagnostics = getattr(error.orig, 'diag', None)
-    parts = (diagnostics.message_primary, diagnostics.message_detail) if diagnostics else (str(error.orig),)
-    return ': '.join(' '.join(part.split()).rstrip('.') for part in parts if part)
-
+from project.commands.script_compat import Manager
+from project.commands.waiting import describe_database, wait_for_database
 
 db_manager = Manager(help='Change the schema of the database.')
 
@@ -164,14 +84,13 @@ def downgrade(revision: str, force: bool) -> None:
         undone = list(scripts.iterate_revisions(tuple(recorded), revision, select_for_downgrade=True))
     except RevisionError as error:
         sys.exit(f'Error: {error}')
-    count = _count_users()
-    if undone and not force and (count or _in_production()):
+    count = count_users()
+    if undone and not force and (count or in_production()):
         titles = ', '.join(map(title, undone))
         sys.exit(
             f'This would undo {titles}, and destroy what it made in {describe_database()}, with {count} users; '
             'use --force to do it.'
         )
-    require_standby()
     x_arg = ['force=yes'] if force else None  # which the migrations check too
     if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision, x_arg=x_arg):
         print_nothing_to_do()
@@ -184,7 +103,6 @@ def stamp(revision: str) -> None:
     :param revision: the revision that the schema has.
     """
     wait_for_database()
-    require_standby()
     flask_migrate.stamp(revision=revision)
     print(f'Recorded revision {recorded_revision()} in {describe_database()}.')
 

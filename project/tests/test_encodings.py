@@ -8,7 +8,7 @@ import flask_migrate
 from sqlalchemy import inspect
 
 from project import db
-from project.commands import migrating, schema
+from project.commands import migrating, recreating
 from project.tests.base import dispose, make_app
 from project.tests.support.databases import other_database
 
@@ -27,7 +27,7 @@ class EncodingsTest(unittest.TestCase):
     def check_rejected(self, name):
         self.start(f"ENCODING '{name}' LOCALE 'C'")
         rejected = rf'is {name}, which cannot hold every name.*{CREATEDB}'
-        for run in (migrating.run_upgrade, lambda: schema.RecreateDb().run(force=False)):
+        for run in (migrating.run_upgrade, lambda: recreating.RecreateDb().run(force=False)):
             with self.assertRaises(SystemExit) as end:
                 run()
             self.assertRegex(str(end.exception.code), rejected)
