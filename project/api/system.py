@@ -6,7 +6,10 @@ from pathlib import Path
 import flask_swagger_ui
 from flask import Blueprint, Response, abort, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as WSGIResponse
 
+import project
 from project import errors, readiness
 from project.database import database, deadline
 
@@ -40,7 +43,7 @@ def ping() -> ResponseReturnValue:
 
 @system_blueprint.get('/health')
 def health() -> ResponseReturnValue:
-    """Return 200 with the database's response time in milliseconds, or 503.
+    """Return 200 with the version of the service and the database's response time in milliseconds, or 503.
 
     It is 503 when the database takes over a second, or when its schema is not that of the code.
     """
@@ -50,7 +53,17 @@ def health() -> ResponseReturnValue:
     milliseconds = (time.perf_counter() - started) * 1000
     if problem := schema.problem():
         return errors.not_ready(problem)
-    return {'status': 'success', 'data': {'database_ms': round(milliseconds, 1)}}
+    return {'status': 'success', 'data': {'version': project.__version__, 'database_ms': round(milliseconds, 1)}}
+
+
+@system_blueprint.app_errorhandler(404)
+def not_found(error: NotFound) -> WSGIResponse:
+    """Return the JSON response for a 404; for ``/`` it says where the users and the documentation are."""
+    if request.path == '/':
+        error.description = (
+            f'The users are at {request.script_root}/users, the documentation at {request.script_root}/docs.'
+        )
+    return errors.envelope(error)
 
 
 @system_blueprint.get('/openapi.yaml')

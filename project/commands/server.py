@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Flask, current_app
 from flask.globals import app_ctx
+from werkzeug.serving import is_running_from_reloader
 
 from project import db
 from project.api.models import User
@@ -25,6 +26,11 @@ class RunServer(Server):
         with app.app_context():
             if db.engine.dialect.name == 'sqlite':
                 run_upgrade()
+        if options['port'] and not is_running_from_reloader():  # for port 0, only the server knows the port
+            scheme = 'https' if options['ssl_crt'] else 'http'
+            host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(options['host'], options['host'])  # noqa: S104, not bound
+            address = f'{scheme}://{f"[{host}]" if ":" in host else host}:{options["port"]}'
+            print(f'Users: {address}/users', f'Documentation: {address}/docs', sep='\n')
         # The debugger would run any code that a visitor types into its page.
         super().__call__(app, *args, **options | {'use_debugger': False})
 

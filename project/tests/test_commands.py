@@ -548,6 +548,20 @@ class OtherCommandsTest(CommandTestCase):
             self.assertTrue(inspect(db.engine).has_table('users'))
             self.assertEqual(waiting.describe_database(), file)
 
+    def test_runserver_prints_where_the_users_and_the_documentation_are(self):
+        for args, address in (
+            ((), 'http://127.0.0.1:5000'),
+            (('-h', '0.0.0.0', '-p', '8000'), 'http://127.0.0.1:8000'),
+            (('-h', '::'), 'http://[::1]:5000'),
+            (('-h', 'dev.local', '--ssl-crt', __file__, '--ssl-key', __file__), 'https://dev.local:5000'),
+        ):
+            with self.subTest(args=args), mock.patch('flask.Flask.run'):
+                said = self.run_command('runserver', *args)
+                self.assertTrue(said.endswith(f'Users: {address}/users\nDocumentation: {address}/docs\n'), said)
+        for args, environ in ((('-p', '0'), {}), ((), {'WERKZEUG_RUN_MAIN': 'true'})):
+            with self.subTest(args=args), mock.patch('flask.Flask.run'), mock.patch.dict(os.environ, environ):
+                self.assertNotIn('Users:', self.run_command('runserver', *args))
+
     def test_runserver_never_has_a_debugger(self):
         with mock.patch('flask.Flask.run') as run:
             self.run_command('runserver', '-p', '0', '-d')

@@ -22,7 +22,7 @@ WRITE = 'The database is not available. Whether the change was made is unknown: 
 
 class UnknownTest(BaseTestCase):
     def test_unknown_path_is_not_found(self):
-        paths = '/ // /users//1 /users/ /users// /users/1/ /users/1/x /./users/x/y /ping/ /nowhere'
+        paths = '/users//1 /users/ /users// /users/1/ /users/1/x /./users/x/y /ping/ /nowhere'
         more = '/user /Users /users.json /console /favicon.ico /static/x /users/\0/x'
         for path in (*paths.split(), *more.split(), '/' + 'x' * 3000):
             for method in ('GET', 'POST', 'DELETE', 'OPTIONS'):
@@ -30,6 +30,16 @@ class UnknownTest(BaseTestCase):
                     # The test client would read two slashes as the start of a host name.
                     response = self.client.open(method=method, environ_overrides={'PATH_INFO': path})
                     self.assert_failure(response, 404, 'Not Found')
+
+    def test_404_of_the_root_says_where_the_users_and_the_documentation_are(self):
+        for prefix in ('', '/api'):
+            for path in ('', '/', '//'):
+                for method in ('GET', 'POST', 'DELETE', 'OPTIONS'):
+                    with self.subTest(prefix=prefix, path=path, method=method):
+                        environ = {'SCRIPT_NAME': prefix, 'PATH_INFO': path}
+                        response = self.client.open(method=method, environ_overrides=environ)
+                        message = f'The users are at {prefix}/users, the documentation at {prefix}/docs.'
+                        self.assert_failure(response, 404, message)
 
     def test_several_slashes_at_the_start_count_as_one(self):
         for path in ('//users', '///users'):

@@ -809,6 +809,8 @@ export interface operations {
                         /** @constant */
                         status: "success";
                         data: {
+                            /** @description The version of the service, as in `info.version` of this document. */
+                            version: string;
                             /** @description The response time of the database, in milliseconds. */
                             database_ms: number;
                         };
