@@ -418,7 +418,7 @@ class Logger(glogging.Logger):
             ),  # the response to a request that gunicorn rejected has no status_code
             'ms': round(request_time.total_seconds() * 1000, 1),
         }
-        for name in ('token', 'user_id'):  # the name of the token, and the id of the user that was changed
+        for name in ('trace_id', 'token', 'user_id'):  # the name of the token, and the id of the user that was changed
             if value := environ.get(f'users.{name}'):
                 line[name] = value
         sys.stdout.buffer.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
