@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from project.observability import ROUTE_KEY, request_id
+from project.observability import ROUTE_KEY, read_trace_id, request_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -83,4 +83,5 @@ class Headers:
                 headers.append(('Access-Control-Allow-Origin', environ['HTTP_ORIGIN']))
             return start_response(status, headers, exc_info)
 
+        read_trace_id(environ)
         return self._app(environ, start)

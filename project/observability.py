@@ -1,4 +1,4 @@
-"""Request ids, and the configuration of the app's logger."""
+"""Request ids, trace ids, and the configuration of the app's logger."""
 
 import logging
 import random
@@ -11,8 +11,14 @@ from flask import Flask, has_request_context, request
 from project import config
 
 REQUEST_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
+# W3C Trace Context, section 3.2: version, trace id, parent id, flags. Version ff and ids of zeros are invalid.
+# Version 00 has no more fields; later versions may have.
+TRACEPARENT = re.compile(
+    r'(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?'
+)
 # In the WSGI environment, where gunicorn.conf.py reads them: the name of the token, and the id of the changed user.
 ID_KEY, ROUTE_KEY, TOKEN_KEY, USER_KEY = 'users.request_id', 'users.route', 'users.token', 'users.user_id'
+TRACE_KEY = 'users.trace_id'
 
 
 def init_app(app: Flask) -> None:
@@ -40,8 +46,17 @@ def request_id(environ: dict[str, Any]) -> str:
     return environ[ID_KEY]
 
 
+def read_trace_id(environ: dict[str, Any]) -> None:
+    """Store the trace id of a request's ``traceparent``, if it has a valid one, in its WSGI environment."""
+    if 'HTTP_TRACEPARENT' in environ and (match := TRACEPARENT.fullmatch(environ['HTTP_TRACEPARENT'])):
+        environ[TRACE_KEY] = match[1]
+
+
 def add_request_id(record: logging.LogRecord) -> bool:
-    """Add the id of the current request, if any, to the ``fields`` of a log record. Return True, to log it."""
+    """Add the ids of the current request and its trace to the ``fields`` of a log record. Return True, to log it."""
     if has_request_context():
-        record.fields = {'request_id': request_id(request.environ), **getattr(record, 'fields', {})}
+        ids = {'request_id': request_id(request.environ)}
+        if TRACE_KEY in request.environ:
+            ids['trace_id'] = request.environ[TRACE_KEY]
+        record.fields = {**ids, **getattr(record, 'fields', {})}
     return True

@@ -3,6 +3,7 @@
 import contextvars
 import io
 import logging
+import re
 from unittest import mock
 
 from project import observability
@@ -208,6 +209,31 @@ class RequestIdTest(HeadersTestCase):
             self.assertEqual(response.headers['X-Request-ID'], 'mine')
 
 
+TRACE, PARENT = '4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7'
+TRACEPARENTS = {
+    f'00-{TRACE}-{PARENT}-01': True,
+    f'00-{TRACE}-{PARENT}-00': True,
+    f'cc-{TRACE}-{PARENT}-ff': True,
+    f'01-{TRACE}-{PARENT}-01-what-the-future-will-be-like': True,
+    f'00-{TRACE}-{PARENT}-01-what-the-future-will-be-like': False,
+    f'00-{TRACE}-{PARENT}-01.': False,
+    f'cc-{TRACE}-{PARENT}-01.what': False,
+    f'ff-{TRACE}-{PARENT}-01': False,
+    f'00-{"0" * 32}-{PARENT}-01': False,
+    f'00-{TRACE}-{"0" * 16}-01': False,
+    f'00-{TRACE.upper()}-{PARENT}-01': False,
+    f'00-{TRACE[1:]}-{PARENT}-01': False,
+    f'00-{TRACE}0-{PARENT}-01': False,
+    f'00-{TRACE[1:]}g-{PARENT}-01': False,
+    f'00-{TRACE}-{PARENT[1:]}-01': False,
+    f'00-{TRACE}-{PARENT}-1': False,
+    f'00-{TRACE}-{PARENT}': False,
+    f'00-{TRACE}-{PARENT}-01,00-{TRACE}-{PARENT}-01': False,
+    f'0-{TRACE}-{PARENT}-01': False,
+    '': False,
+}
+
+
 class LogTest(HeadersTestCase):
     def logged(self, **settings):
         """A client, and the text that is logged while it calls."""
@@ -223,6 +249,16 @@ class LogTest(HeadersTestCase):
         self.assertTrue(first.startswith('ERROR '), first)
         self.assertIn("'request_id': 'mine'", first)
         self.assertEqual(rest[-1], 'RuntimeError: boom')
+
+    def test_lines_carry_the_trace_id_of_a_valid_traceparent(self):
+        for sent, valid in TRACEPARENTS.items():
+            with self.subTest(sent=sent):
+                client, lines = self.logged()
+                with mock.patch('project.database.Database.read', side_effect=RuntimeError('boom')):
+                    client.get('/users', headers={'traceparent': sent})
+                first = lines.getvalue().splitlines()[0]
+                self.assertEqual(re.findall(r"'trace_id': '(.*?)'", first), [TRACE] if valid else [])
+                self.assertNotIn('future', first)
 
     def test_lines_outside_of_a_request_have_none(self):
         client, lines = self.logged()

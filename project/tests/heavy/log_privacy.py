@@ -2,14 +2,18 @@
 
 import json
 import tempfile
+import urllib.request
+from pathlib import Path
 
 from flask import Flask, request
 
 from project import config, create_app
 from project.tests.base import BaseTestCase
+from project.tests.support.nginx import Nginx
 from project.tests.support.raw import RawClient
 from project.tests.support.secrets import PLACES, SECRET
-from project.tests.support.servers import Server
+from project.tests.support.servers import HOST, Server
+from project.tests.test_headers import TRACE, TRACEPARENTS
 
 
 def failing_app() -> Flask:
@@ -56,6 +60,30 @@ class LogPrivacyTest(BaseTestCase):
         self.assertRegex(
             failure['traceback'], r'(?s)raise KeyError\(text\)\nbuiltins.KeyError\n.*builtins.RuntimeError\n$'
         )
+
+
+class TraceTest(BaseTestCase):
+    def test_trace_id_of_a_valid_traceparent_is_in_the_lines_of_nginx_and_of_the_service(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        server = Server(folder, config.TestingConfig.SQLALCHEMY_DATABASE_URI, WEB_CONCURRENCY='1')
+        self.addCleanup(server.kill)
+        server.start()
+        nginx = Nginx(folder, server.port)
+        self.addCleanup(nginx.stop)
+        nginx.start()
+        for number, sent in enumerate(TRACEPARENTS):
+            request = urllib.request.Request(
+                f'http://{HOST}:{nginx.port}/users', headers={'X-Request-ID': str(number), 'traceparent': sent}
+            )
+            with urllib.request.urlopen(request, timeout=20) as response:
+                self.assertEqual(response.status, 200)
+        nginx.stop()
+        server.stop()
+        for log in (server.log(), nginx.log()):
+            lines = {line.get('request_id'): line for line in map(json.loads, log.splitlines())}
+            for number, (sent, valid) in enumerate(TRACEPARENTS.items()):
+                with self.subTest(sent=sent):
+                    self.assertEqual(lines[str(number)].get('trace_id') or None, TRACE if valid else None)
 
 
 class TokenNameTest(BaseTestCase):

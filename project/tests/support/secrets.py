@@ -46,6 +46,13 @@ PLACES: dict[str, bytes] = {
     'the header Host': b'GET /users HTTP/1.1\r\nHost: ' + SECRET + b'\r\n\r\n',
     'a malformed Host': b'GET /users HTTP/1.1\r\nHost: a b' + SECRET + b'\r\n\r\n',
     'a request id that is not valid': LINE + b'X-Request-ID: "' + SECRET + b'"\r\n\r\n',
+    'a trace id': LINE + b'traceparent: 00-' + SECRET + b'-00f067aa0ba902b7-01\r\n\r\n',
+    'a field after the trace id': LINE
+    + b'traceparent: 01-'
+    + b'a' * 32
+    + b'-00f067aa0ba902b7-01-'
+    + SECRET
+    + b'\r\n\r\n',
     'a token': b'DELETE /users/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ' + SECRET + b'\r\n\r\n',
     'the name of a header': LINE + SECRET + b': x\r\n\r\n',
     'a malformed name of a header': LINE + SECRET + b' : x\r\n\r\n',
