@@ -24,7 +24,8 @@ EXPOSE 5000
 # http.client, because urllib.request would ask through a proxy named in the environment; and by a
 # name that the service answers to, when TRUSTED_HOSTS says which those are.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; host = os.environ.get('TRUSTED_HOSTS', '').split(',')[0].strip().lstrip('.'); c = http.client.HTTPConnection('127.0.0.1', 5000, timeout=2); c.request('GET', '/health', headers={'Host': host or 'localhost'}); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; host = os.environ.get('TRUSTED_HOSTS', '').split(',')[0].strip().lstrip('.'); c = http.client.HTTPConnection('127.0.0.1', 5000, timeout=2); c.request('GET', os.environ.get('SCRIPT_NAME', '').strip() + '/health', headers={'Host': host or 'localhost'}); sys.exit(c.getresponse().status != 200)"]
 
+# gunicorn itself fails with a traceback when WEB_CONCURRENCY is no number, before it reads gunicorn.conf.py.
 # exec: gunicorn is process 1 and gets the signals of `docker stop` itself.
-CMD ["sh", "-c", "exec gunicorn -b 0.0.0.0:5000 manage:app"]
+CMD ["sh", "-c", "set -f; set -- ${WEB_CONCURRENCY:-2}; case ${*:-2} in *[!0-9]*) echo 'WEB_CONCURRENCY must be a whole number from 1 to 1000, such as 2.' >&2; exit 1;; esac; export WEB_CONCURRENCY=${1:-2}; exec gunicorn -b 0.0.0.0:5000 manage:app"]

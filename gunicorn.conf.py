@@ -17,6 +17,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 import traceback
@@ -175,6 +176,7 @@ REJECTIONS = {
     # The stub lacks these two.
     http_errors.InvalidResponseHeader: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
     http_errors.InvalidResponseHeaderName: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
+    http_errors.ConfigurationProblem: (404, 'Not Found'),  # the path is outside of SCRIPT_NAME
     http_errors.LimitRequestLine: (414, 'URI Too Long'),
     http_errors.ExpectationFailed: (417, 'Expectation Failed'),
     http_errors.LimitRequestHeaders: (431, 'Request Header Fields Too Large'),
@@ -323,11 +325,29 @@ util.http_date = lambda timestamp=None: date_of(int(time.time() if timestamp is 
 wsgi.WSGIErrorsWrapper = functools.cache(wsgi.WSGIErrorsWrapper)
 
 
+def variable(name: str, default: str) -> str:
+    """Return an environment variable without white space around it; the default if it is missing or blank."""
+    return os.environ.get(name, '').strip() or default
+
+
+def number(name: str, default: str, least: int) -> int:
+    """Return the number in an environment variable; project/config.py checks its upper limit.
+
+    :raises SystemExit: it is no number, or less than ``least``.
+    """
+    text = variable(name, default)
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        sys.exit(f'{name} must be a whole number from {least} on, such as {default}.')
+    return int(text)
+
+
 worker_class = Worker  # one process serves thousands of slow or idle clients, each in a greenlet
-workers = int(os.environ.get('WEB_CONCURRENCY') or 2)
+workers = number('WEB_CONCURRENCY', '2', 1)
 worker_connections = 10_000
 # Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
 _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+if most_files == resource.RLIM_INFINITY:
+    most_files = 10_240  # macOS rejects more (OPEN_MAX), and has no other limit by default
 resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 # Seconds. A worker that stops finishes its requests. The database's deadlines limit the longest, except for streams.
 graceful_timeout = 10
@@ -335,11 +355,10 @@ graceful_timeout = 10
 # request is on its way.
 keepalive = 75
 # The number of requests after which a worker is replaced; 0 is never.
-max_requests_text = os.environ.get('MAX_REQUESTS') or '0'
-if not max_requests_text.isdecimal():
-    sys.exit('MAX_REQUESTS must be a whole number.')
-max_requests = int(max_requests_text)
+max_requests = number('MAX_REQUESTS', '0', 0)
 max_requests_jitter = max_requests // 10
+if 'SCRIPT_NAME' in os.environ:
+    os.environ['SCRIPT_NAME'] = variable('SCRIPT_NAME', '')  # which gunicorn reads for each request
 # PROXY_HOPS says which proxies to trust, see project/headers.py. gunicorn itself has nothing to trust them with.
 forwarded_allow_ips = '*'
 forwarder_headers = ''
@@ -352,7 +371,8 @@ limit_request_fields = 64
 # The heartbeat is a file. On a disk that stalls, it would get healthy workers killed.
 worker_tmp_dir = '/dev/shm' if os.path.isdir('/dev/shm') else None  # noqa: S108, a file system rather than a file
 control_socket_disable = True
-loglevel = (os.environ.get('LOG_LEVEL') or 'info').lower()
+loglevel = variable('LOG_LEVEL', 'info').lower()
+with_metrics = variable('METRICS', '0') == '1'
 accesslog = '-'
 
 
@@ -434,7 +454,7 @@ def error_response(status: int, reason: str) -> bytes:
     :param reason: the reason phrase, which is the message, too.
     """
     body = orjson.dumps({'status': 'fail' if status < 500 else 'error', 'message': reason})
-    any_origin = os.environ.get('CORS_ORIGINS', '*').strip() in ('', '*')
+    any_origin = '*' in variable('CORS_ORIGINS', '*')
     lines = (
         f'HTTP/1.1 {status} {reason}',
         'Connection: close',
@@ -455,14 +475,18 @@ def error_response(status: int, reason: str) -> bytes:
 
 
 def on_starting(server: Any) -> None:
-    """Make the directory in which the workers add up their metrics.
+    """Check the settings, and make the directory in which the workers add up their metrics.
 
-    :raises SystemExit: with ``--preload``, the master has loaded the app before gevent patched anything, and the
-        workers would block in what the app has already imported.
+    :raises SystemExit: a setting is wrong, which a command checks that prints one line; each worker would print it.
+        With ``--preload``, the master has loaded the app before gevent patched anything, and the workers would block
+        in what the app has already imported.
     """
     if server.cfg.preload_app and issubclass(server.worker_class, ggevent.GeventWorker):
         sys.exit('gunicorn --preload does not work with the gevent worker of this service: remove --preload.')
-    if os.environ.get('METRICS') == '1':
+    checked = subprocess.run([sys.executable, 'manage.py', 'check_settings'], stdout=subprocess.DEVNULL, check=False)
+    if checked.returncode:
+        sys.exit(checked.returncode)
+    if with_metrics:
         os.environ['PROMETHEUS_MULTIPROC_DIR'] = tempfile.mkdtemp(prefix='users-metrics-')
 
 
@@ -475,7 +499,7 @@ def post_worker_init(worker: Worker) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Remove the gauges of a worker that has ended; its counters stay."""
-    if os.environ.get('METRICS') == '1':
+    if with_metrics:
         from prometheus_client import multiprocess
 
         multiprocess.mark_process_dead(worker.pid)
@@ -483,5 +507,5 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """Remove the metrics directory."""
-    if os.environ.get('METRICS') == '1':
+    if with_metrics:
         shutil.rmtree(os.environ['PROMETHEUS_MULTIPROC_DIR'], ignore_errors=True)

@@ -1,5 +1,6 @@
 """The commands of the users service: ``python manage.py`` lists them."""
 
+import io
 import sys
 
 if sys.version_info < (3, 11):  # before the imports, which need it
@@ -11,6 +12,9 @@ from project import config, create_app
 from project.commands import bench, recreating, schema, server, tests, users
 from project.commands.script_compat import Manager
 
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors='backslashreplace')  # for a console whose encoding lacks a character, as stderr does
+
 try:
     app = create_app()
 except config.SettingsError as error:
@@ -21,6 +25,7 @@ except config.SettingsError as error:
 manager = Manager(app, description='The users service.')
 manager.add_command('runserver', server.RunServer(use_reloader=app.debug))
 manager.add_command('shell', server.AppShell())
+manager.add_command('check_settings', server.CheckSettings())
 manager.add_command('test', tests.Test())
 manager.add_command('cov', tests.Cov())
 manager.add_command('recreate_db', recreating.RecreateDb())

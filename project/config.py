@@ -1,22 +1,27 @@
 """The settings of the app, which come from the environment. The settings of gunicorn are in gunicorn.conf.py."""
 
 import os
-import re
-from collections.abc import Iterable, Sequence
 
 from flask import Config, Flask
 from werkzeug.utils import import_string
 
+from project import setting_values
+from project.setting_values import SettingsError
+
+__all__ = ['SettingsError']
 PROTECT_CHOICES = ('changes', 'writes', 'all')
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL')
 # Keys that tutorials publish, including the one of this project. They are not secret.
 WELL_KNOWN_KEYS = ('my_precious', 'changeme', 'change_me', 'secret', 'dev', 'development')
-MIN_KEY_LENGTH = MIN_TOKEN_LENGTH = 32
-TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{0,32}')
+MIN_KEY_LENGTH = 32
 
 
-class SettingsError(ValueError):
-    """A setting is missing or wrong; the message names its variable."""
+def variable(name: str, default: str = '') -> str:
+    """Return an environment variable without white space around it, such as the newline at the end of a secret's file.
+
+    :param default: the value when the variable is missing or blank.
+    """
+    return os.environ.get(name, '').strip() or default
 
 
 class BaseConfig:
@@ -30,22 +35,23 @@ class BaseConfig:
     PRESERVE_CONTEXT_ON_EXCEPTION = False  # removed in Flask 3; tests written for older versions read it
     # The response to an unexpected exception is JSON in development and in tests, too.
     PROPAGATE_EXCEPTIONS = False
-    SECRET_KEY = os.environ.get('SECRET_KEY') or 'my_precious'
+    SECRET_KEY = variable('SECRET_KEY', 'my_precious')
     # The default is a file in Flask's instance folder, to which an SQLite path is relative.
-    SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL') or 'sqlite:///users.db'
+    SQLALCHEMY_DATABASE_URI = variable('DATABASE_URL', 'sqlite:///users.db')
     SQLALCHEMY_TRACK_MODIFICATIONS = False
     # The number of connections that one process keeps open, and of further ones that it may open under load.
-    POOL_SIZE = os.environ.get('POOL_SIZE') or '5'
-    POOL_OVERFLOW = os.environ.get('POOL_OVERFLOW') or '0'
+    POOL_SIZE = variable('POOL_SIZE', '5')
+    POOL_OVERFLOW = variable('POOL_OVERFLOW', '0')
     # Bytes. A user takes some 300. The limit also applies to a body without a Content-Length.
     MAX_CONTENT_LENGTH = 64 * 1024
-    API_TOKENS = os.environ.get('API_TOKENS', '')
-    PROTECT = os.environ.get('PROTECT') or 'changes'
-    CORS_ORIGINS = os.environ.get('CORS_ORIGINS') or '*'
-    TRUSTED_HOSTS = os.environ.get('TRUSTED_HOSTS', '')
-    PROXY_HOPS = os.environ.get('PROXY_HOPS') or '0'
-    LOG_LEVEL = os.environ.get('LOG_LEVEL') or 'INFO'
-    METRICS = os.environ.get('METRICS') or '0'
+    API_TOKENS = variable('API_TOKENS')
+    PROTECT = variable('PROTECT', 'changes')
+    CORS_ORIGINS = variable('CORS_ORIGINS', '*')
+    TRUSTED_HOSTS = variable('TRUSTED_HOSTS')
+    PROXY_HOPS = variable('PROXY_HOPS', '0')
+    SCRIPT_NAME = variable('SCRIPT_NAME')  # gunicorn removes it from the start of paths
+    LOG_LEVEL = variable('LOG_LEVEL', 'INFO')
+    METRICS = variable('METRICS', '0')
 
 
 class DevelopmentConfig(BaseConfig):
@@ -59,19 +65,20 @@ class TestingConfig(BaseConfig):
 
     DEBUG = True
     TESTING = True
-    SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_TEST_URL') or 'sqlite:///users_test.db'
+    SQLALCHEMY_DATABASE_URI = variable('DATABASE_TEST_URL', 'sqlite:///users_test.db')
     API_TOKENS = ''
     PROTECT = 'changes'
     CORS_ORIGINS = '*'
     TRUSTED_HOSTS = ''
     PROXY_HOPS = '0'
+    SCRIPT_NAME = ''
     METRICS = '0'
 
 
 class ProductionConfig(BaseConfig):
     """For production: the service does not start without its required settings."""
 
-    SQLALCHEMY_DATABASE_URI = os.environ.get('DATABASE_URL')
+    SQLALCHEMY_DATABASE_URI = variable('DATABASE_URL') or None
 
 
 def default_settings() -> type:
@@ -79,7 +86,7 @@ def default_settings() -> type:
 
     :raises SettingsError: no such class exists.
     """
-    settings = import_string(os.environ.get('APP_SETTINGS') or 'project.config.DevelopmentConfig', silent=True)
+    settings = import_string(variable('APP_SETTINGS', 'project.config.DevelopmentConfig'), silent=True)
     if not (isinstance(settings, type) and issubclass(settings, BaseConfig)):
         raise SettingsError(
             'APP_SETTINGS must name a class derived from BaseConfig, such as project.config.ProductionConfig.'
@@ -103,60 +110,43 @@ def init_app(app: Flask) -> None:
         _check_production(config)
     if under_gunicorn():
         config['DEBUG'] = False
-    config['POOL_SIZE'] = _integer(config, 'POOL_SIZE', 1, 1000)
-    config['POOL_OVERFLOW'] = _integer(config, 'POOL_OVERFLOW', 0, 1000)
-    config['METRICS'] = _integer(config, 'METRICS', 0, 1) == 1
-    config['PROXY_HOPS'] = _integer(config, 'PROXY_HOPS', 0, 10)
-    config['PROTECT'] = _choice(config, 'PROTECT', PROTECT_CHOICES)
-    config['LOG_LEVEL'] = _choice(config, 'LOG_LEVEL', LOG_LEVELS)
-    config['CORS_ORIGINS'] = _items(config['CORS_ORIGINS'])
+    for name, least, most in (('POOL_SIZE', 1, 1000), ('POOL_OVERFLOW', 0, 1000), ('PROXY_HOPS', 0, 10)):
+        config[name] = setting_values.integer(name, config[name], least, most)
+    config['METRICS'] = setting_values.integer('METRICS', config['METRICS'], 0, 1) == 1
+    config['PROTECT'] = setting_values.choice('PROTECT', config['PROTECT'], PROTECT_CHOICES)
+    config['LOG_LEVEL'] = setting_values.choice('LOG_LEVEL', config['LOG_LEVEL'], LOG_LEVELS)
+    config['CORS_ORIGINS'] = setting_values.origins('CORS_ORIGINS', config['CORS_ORIGINS'])
     # Flask itself reads TRUSTED_HOSTS. None allows every host name.
-    config['TRUSTED_HOSTS'] = [host.lower() for host in _items(config['TRUSTED_HOSTS'])] or None
-    config['API_TOKENS'] = _items(config['API_TOKENS'])
-    if any(not TOKEN_NAME.fullmatch(name) for name, _ in map(name_and_token, config['API_TOKENS'])):
-        raise SettingsError(
-            'API_TOKENS: the name before a token, as in ops:TOKEN, has letters, digits, ".", "_" or "-".'
-        )
-    if any(
-        len(token) < MIN_TOKEN_LENGTH or not token.isascii() for _, token in map(name_and_token, config['API_TOKENS'])
-    ):
-        raise SettingsError(
-            f'API_TOKENS: each token needs at least {MIN_TOKEN_LENGTH} ASCII characters; '
-            "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
-
-
-def name_and_token(item: str) -> tuple[str, str]:
-    """Return the name and the token of an item of API_TOKENS; the name of a bare token is empty."""
-    name, _, token = item.rpartition(':')
-    return name, token
+    config['TRUSTED_HOSTS'] = setting_values.hosts('TRUSTED_HOSTS', config['TRUSTED_HOSTS']) or None
+    config['SCRIPT_NAME'] = setting_values.path_prefix('SCRIPT_NAME', config['SCRIPT_NAME'])
+    config['API_TOKENS'] = setting_values.tokens('API_TOKENS', config['API_TOKENS'])
+    _check_gunicorn()
+    _strip_libpq_variables()
 
 
 def _check_production(config: Config) -> None:
-    for setting, variable in (('SECRET_KEY', 'SECRET_KEY'), ('SQLALCHEMY_DATABASE_URI', 'DATABASE_URL')):
-        if not config[setting]:
-            raise SettingsError(f'{variable} must be set for production; see the settings table of the README.')
-    if len(config['SECRET_KEY']) < MIN_KEY_LENGTH or config['SECRET_KEY'].lower().startswith(WELL_KNOWN_KEYS):
+    if not config['SQLALCHEMY_DATABASE_URI']:
         raise SettingsError(
-            f'SECRET_KEY must have at least {MIN_KEY_LENGTH} characters that cannot be guessed; '
+            'DATABASE_URL must be set for production, such as to postgres://user:password@host:5432/users.'
+        )
+    key = config['SECRET_KEY'] or ''
+    if len(key) < MIN_KEY_LENGTH or key.lower().startswith(WELL_KNOWN_KEYS):
+        raise SettingsError(
+            f'SECRET_KEY must be set for production, to at least {MIN_KEY_LENGTH} characters that cannot be guessed; '
             "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
         )
 
 
-def _integer(config: Config, name: str, least: int, most: int) -> int:
-    text = str(config[name])
-    if text not in map(str, range(least, most + 1)):
-        allowed = '0 or 1' if (least, most) == (0, 1) else f'a whole number from {least} to {most}'
-        raise SettingsError(f'{name} must be {allowed}.')
-    return int(text)
+def _check_gunicorn() -> None:
+    """Check the variables that gunicorn.conf.py reads, too, so that each command rejects them before gunicorn starts.
+
+    gunicorn itself reads WEB_CONCURRENCY before its configuration, and fails with a traceback if it is no number.
+    """
+    setting_values.integer('WEB_CONCURRENCY', variable('WEB_CONCURRENCY', '2'), 1, 1000)
+    setting_values.integer('MAX_REQUESTS', variable('MAX_REQUESTS', '0'), 0, 10**9)
 
 
-def _choice(config: Config, name: str, choices: Sequence[str]) -> str:
-    value = next((choice for choice in choices if choice.lower() == str(config[name]).lower()), None)
-    if value is None:
-        raise SettingsError(f'{name} must be one of {", ".join(choices)}.')
-    return value
-
-
-def _items(value: str | Iterable[str] | None) -> list[str]:
-    return [item.strip() for item in value.split(',') if item.strip()] if isinstance(value, str) else list(value or ())
+def _strip_libpq_variables() -> None:
+    """Remove the line ends around the values of libpq's variables, such as PGPASSWORD from a file."""
+    for name in [name for name in os.environ if name.startswith('PG')]:
+        os.environ[name] = os.environ[name].strip('\r\n')

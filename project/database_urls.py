@@ -16,9 +16,12 @@ from project import config
 from project.database import libpq
 from project.database.identity import is_same_database
 
+INSTANCE = Path(__file__).parents[1] / 'instance'
 LOCAL = ('', '127.0.0.1', '::1')
 # Several hosts, or an encoded host such as a folder of Unix sockets, before the path.
 LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*[,%][^/?@]*(?:[/?].*)?)', re.DOTALL)
+
+EXAMPLE = 'postgres://user:password@host:5432/users'
 
 # An environment variable, which the processes that tests start inherit. JSON: the URL of the test database by the URL
 # of each database that tests must not use.
@@ -40,7 +43,17 @@ def engine_url(settings: Mapping[str, Any]) -> URL:
     """
     variable = 'DATABASE_TEST_URL' if settings['TESTING'] else 'DATABASE_URL'
     url = parse(settings['SQLALCHEMY_DATABASE_URI'], variable)
-    return next((test_url for used, test_url in replaced().items() if _names_same(url, used)), url)
+    url = next((test_url for used, test_url in replaced().items() if _names_same(url, used)), url)
+    # Flask-SQLAlchemy makes the instance folder, in which a relative path begins.
+    if any(
+        isinstance(file, Path) and file.parent != INSTANCE.resolve() and not file.parent.is_dir()
+        for file in places(url)
+    ):
+        raise config.SettingsError(
+            f'{variable} names an SQLite file in a folder that does not exist; '
+            'make the folder, or name another file, such as sqlite:///users.db in the folder instance.'
+        )
+    return url
 
 
 def replaced() -> dict[URL, URL]:
@@ -87,7 +100,7 @@ def places(url: URL) -> frozenset[Hashable]:
     :param url: as :func:`parse` returns it.
     """
     if url.get_backend_name() == 'sqlite':
-        return frozenset([(Path(__file__).parents[1] / 'instance' / str(url.database)).resolve()])
+        return frozenset([(INSTANCE / str(url.database)).resolve()])
     parameters = libpq.parameters(connect_arguments(url))
     found: set[Hashable] = set()
     for server in libpq.servers(parameters):
@@ -148,23 +161,25 @@ def parse(text: str | URL, variable: str) -> URL:
     :raises project.config.SettingsError: it is no URL, or not one of a PostgreSQL database or an SQLite file.
     """
     try:
+        text = text.strip() if isinstance(text, str) else text
         libpq_only = LIBPQ_ONLY.fullmatch(text) if isinstance(text, str) else None
         url = _from_libpq(libpq_only[1]) if libpq_only else make_url(text)
     except (ArgumentError, ValueError, psycopg2.Error):
-        raise config.SettingsError(f'{variable} is no URL such as postgres://user:password@host:5432/users') from None
+        raise config.SettingsError(f'{variable} is no URL such as {EXAMPLE}') from None
     if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
         url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
         try:
             libpq.servers(libpq.parameters(connect_arguments(url)))
         except (ArgumentError, TypeError, psycopg2.Error) as error:
-            raise config.SettingsError(f'{variable} cannot be used: {" ".join(str(error).split())}.') from None
+            reason = ' '.join(str(error).split())
+            raise config.SettingsError(f'{variable} cannot be used: {reason}; it may be such as {EXAMPLE}.') from None
         return url
     name = url.database or ':memory:'
     # A name that begins with "file:" is a URL of SQLite's own, which has many forms for one file.
     if url.drivername in ('sqlite', 'sqlite+pysqlite') and name != ':memory:' and not name.startswith('file:'):
         return url
     raise config.SettingsError(
-        f'{variable} must name a PostgreSQL database (postgres://...) or an SQLite file (sqlite:///...).'
+        f'{variable} must name a PostgreSQL database, such as {EXAMPLE}, or an SQLite file, such as sqlite:///users.db.'
     )
 
 

@@ -1,4 +1,4 @@
-"""The headers of every response: CORS, the request id, and the security headers.
+"""The headers of every response: CORS, the request id, and the security headers; and those of trusted proxies.
 
 WSGI middleware adds them, so that no response lacks them. To append a header to its list takes a tenth of the time
 that a response object needs for one.
@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from project.observability import ROUTE_KEY, read_trace_id, request_id
+from project.setting_values import PATH_PREFIX
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,9 +39,24 @@ DEFAULT = [
 def init_app(app: Flask) -> None:
     """Add the headers to every response of ``app``, errors included, and trust only the configured proxies."""
     wsgi_app: WSGIApplication = Headers(app.wsgi_app, app.config['CORS_ORIGINS'])
-    if hops := app.config['PROXY_HOPS']:
+    hops = app.config['PROXY_HOPS']
+    if hops or app.config['SCRIPT_NAME']:
+        wsgi_app = MountPoint(wsgi_app, hops)
+    if hops:
         wsgi_app = ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
     app.wsgi_app = wsgi_app
+
+
+def forwarded_prefix(value: str, hops: int) -> str:
+    """Return the path that trusted proxies have removed from the start of the request's path.
+
+    Each of them may have removed one, and added it to the header. An invalid one counts as none.
+
+    :param value: the ``X-Forwarded-Prefix`` header.
+    :param hops: the number of trusted proxies.
+    """
+    prefix = ''.join(part.strip().rstrip('/') for part in value.split(',')[-hops:]) if hops else ''
+    return prefix if PATH_PREFIX.fullmatch(prefix) else ''
 
 
 def allow_preflight(response: Response, requested: str) -> None:
@@ -55,6 +71,29 @@ def allow_preflight(response: Response, requested: str) -> None:
     response.headers['Access-Control-Allow-Headers'] = ', '.join(names) or ALLOWED_HEADERS
     response.headers['Access-Control-Max-Age'] = PREFLIGHT_SECONDS
     response.headers['Vary'] = 'Access-Control-Request-Headers'
+
+
+class MountPoint:
+    """Middleware that adds the prefix of :func:`forwarded_prefix` to ``SCRIPT_NAME``.
+
+    ProxyFix would replace ``SCRIPT_NAME`` by any value, such as ``//example.com``, which would be another host in
+    ``Location``. It would also take no value from one of two proxies.
+
+    :param app: the WSGI app.
+    :param hops: the number of trusted proxies.
+    """
+
+    def __init__(self, app: 'WSGIApplication', hops: int) -> None:
+        self._app = app
+        self._hops = hops
+
+    def __call__(self, environ: 'WSGIEnvironment', start_response: 'StartResponse') -> Iterable[bytes]:
+        """Serve a request."""
+        mounted, path = environ.get('SCRIPT_NAME', ''), environ['PATH_INFO']
+        if path and not path.startswith('/'):  # to gunicorn, "/apiusers" is "users" in "/api"
+            mounted, environ['PATH_INFO'] = '', f'{mounted}{path}'
+        environ['SCRIPT_NAME'] = forwarded_prefix(environ.get('HTTP_X_FORWARDED_PREFIX', ''), self._hops) + mounted
+        return self._app(environ, start_response)
 
 
 class Headers:

@@ -7,8 +7,8 @@ from flask import Flask, abort, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from project.config import name_and_token
 from project.observability import TOKEN_KEY
+from project.setting_values import name_and_token
 
 GUARDED = {
     'changes': {'PATCH', 'DELETE'},

@@ -7,9 +7,9 @@ import { defineConfig } from 'vitest/config';
 function problemWith(address: string): string {
   if (!address) return '';
   const url = URL.canParse(address) ? new URL(address) : undefined;
-  if (!url || !['http:', 'https:'].includes(url.protocol)) return 'must start with http:// or https://';
-  if (url.username || url.password) return 'must not hold a user name or password, which every visitor could read';
-  if (url.search || url.hash) return 'must not hold a ? or #';
+  if (!url || !['http:', 'https:'].includes(url.protocol)) return 'must start with http:// or https://, such as http://localhost:5001';
+  if (url.username || url.password) return 'must not hold a user name or password, which every visitor could read, such as http://localhost:5001';
+  if (url.search || url.hash) return 'must not hold a ? or #, such as http://localhost:5001';
   return '';
 }
 
@@ -35,6 +35,7 @@ export default defineConfig(({ mode }) => {
     process.exit(1);
   }
   return {
+    base: './', // a proxy may publish the page below any path
     plugins: [react(), limitScript()],
     envPrefix: 'REACT_APP_',
     test: {

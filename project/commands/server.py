@@ -1,4 +1,4 @@
-"""The commands that run the development server, open a shell and list the routes."""
+"""The commands that run the development server, open a shell, check the settings and list the routes."""
 
 from typing import Any
 
@@ -43,6 +43,14 @@ class AppShell(Shell):
     def get_context(self) -> dict[str, object]:
         """Return the names that the shell defines."""
         return {'app': app_ctx.app, 'db': db, 'User': User}
+
+
+class CheckSettings(Command):
+    """Check the settings, as every command does, and do nothing else."""
+
+    def run(self) -> None:
+        """Print that the settings are valid. With wrong ones, manage.py has ended with one line on stderr."""
+        print('The settings are valid.')
 
 
 class Routes(Command):

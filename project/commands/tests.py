@@ -76,9 +76,9 @@ def run_tests(names: list[str]) -> unittest.TestResult:
     modules = [_module(name.removesuffix('.py')) for name in names]
     try:
         database_urls.use_test_settings()
+        check_test_database()
     except config.SettingsError as error:
         sys.exit(str(error))
-    check_test_database()
     loader = unittest.TestLoader()
     if modules:
         for name in modules:

@@ -631,10 +631,10 @@ class RunTestsTest(CommandTestCase):
                 'postgres://u:secret@127.0.0.1:1/t',
                 r'Cannot connect to .*//u:\*\*\*@127.0.0.1:1/t: .* Check DATABASE_TEST_URL\.',
             ),
-            ('sqlite:////nowhere/t.db', 'Cannot connect to the test database .*: unable to open .*'),
+            ('sqlite:////nowhere/t.db', 'DATABASE_TEST_URL names an SQLite file in a folder that does not exist; .*'),
             ('sqlite://', 'DATABASE_TEST_URL must name .*'),
             (f'sqlite:///{__file__}', 'Cannot connect to the test database .*: file is not a database. Check .*'),
-            ('postgres://u:secret@h/t?nonsense=1', 'DATABASE_TEST_URL cannot be used: .*"nonsense"\\.'),
+            ('postgres://u:secret@h/t?nonsense=1', 'DATABASE_TEST_URL cannot be used: .*"nonsense"; .*'),
             (config.BaseConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL names the database of DATABASE_URL.*'),
         ):
             self.check_one_line(test_url, line)

@@ -1,4 +1,4 @@
-"""The settings: where each comes from, and how an invalid one is rejected."""
+"""The settings: where each comes from. The values that each may have are in test_settings.py."""
 
 import importlib.util
 import os
@@ -15,6 +15,7 @@ KEY = 'a-key-of-the-tests-that-cannot-be-guessed'
 VARIABLES = (
     *('APP_SETTINGS', 'DATABASE_URL', 'DATABASE_TEST_URL', 'SECRET_KEY', 'API_TOKENS', 'PROTECT', 'CORS_ORIGINS'),
     *('TRUSTED_HOSTS', 'PROXY_HOPS', 'LOG_LEVEL', 'METRICS', 'POOL_SIZE', 'POOL_OVERFLOW', 'SERVER_SOFTWARE'),
+    *('SCRIPT_NAME', 'WEB_CONCURRENCY', 'MAX_REQUESTS'),
 )
 PRODUCTION = {'DATABASE_URL': 'postgres://u:p@db/users', 'SECRET_KEY': KEY}
 
@@ -98,6 +99,7 @@ class TestingConfigTest(ConfigTestCase):
             'CORS_ORIGINS': 'x',
             'TRUSTED_HOSTS': 'x',
             'PROXY_HOPS': '3',
+            'SCRIPT_NAME': '/x',
         }
         changed = self.app('TestingConfig', **environment, METRICS='1').config
         plain = self.app('TestingConfig').config
@@ -122,11 +124,6 @@ class ProductionConfigTest(ConfigTestCase):
                         environment[variable] = value
                     self.assert_rejected(f'{variable} must', 'ProductionConfig', **environment)
 
-    def test_key_that_can_be_guessed_is_rejected(self):
-        for key in ('my_precious', 'x' * 31, 'my_precious' * 4, 'Changeme' + 'x' * 32, 'secret' * 10, 'dev' + 'x' * 40):
-            with self.subTest(key=key):
-                self.assert_rejected('SECRET_KEY 32', 'ProductionConfig', **PRODUCTION | {'SECRET_KEY': key})
-
     def test_debug_is_off_under_gunicorn_whatever_the_settings(self):
         for name in ('DevelopmentConfig', 'TestingConfig', 'ProductionConfig'):
             with self.subTest(name=name):
@@ -148,21 +145,6 @@ class SettingsTest(ConfigTestCase):
                         os.environ.pop('APP_SETTINGS', None)
                     app = create_app(argument)
                 self.assertEqual((app.debug, app.testing), expected)
-
-    def test_settings_that_do_not_exist_are_rejected(self):
-        for settings in (
-            'project.config.NoConfig',
-            'nowhere.Config',
-            'x',
-            'project..config',
-            'project.config.',
-            'project.config',
-            'os.path.join',
-        ):
-            environment = mock.patch.dict(os.environ, APP_SETTINGS=settings)
-            rejected = self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS')
-            with self.subTest(settings=settings), environment, rejected:
-                create_app()
 
     def test_every_form_of_a_postgresql_url_means_psycopg2(self):
         for scheme in ('postgres', 'postgresql', 'postgresql+psycopg2'):
@@ -186,78 +168,11 @@ class SettingsTest(ConfigTestCase):
                 app = self.app('DevelopmentConfig', DATABASE_URL=url)
                 self.assertEqual(database_urls.engine_url(app.config), make_url(url))
 
-    def test_other_databases_are_rejected(self):
-        for url in (
-            'x',
-            '://',
-            'postgres',
-            'postgres:/u:p@h/d',
-            'postgres://u:p@h:port/d',
-            'postgresql+asyncpg://u:p@h/d',
-            'postgresql+nodriver://u:p@h/d',
-            'mysql://u:p@h/d',
-            'http://u:p@h/d',
-            'sqlite://',
-            'sqlite:///',
-            'sqlite:///:memory:',
-            'sqlite+aiosqlite:///x.db',
-        ):
-            with self.subTest(url=url):
-                self.assert_rejected('DATABASE_URL', 'DevelopmentConfig', DATABASE_URL=url)
-                self.assert_rejected('DATABASE_TEST_URL', 'TestingConfig', DATABASE_TEST_URL=url)
-
-    def test_numbers_are_checked(self):
-        for name, least, most in (('POOL_SIZE', 1, 1000), ('POOL_OVERFLOW', 0, 1000), ('PROXY_HOPS', 0, 10)):
-            for good in (least, most):
-                self.assertEqual(self.app('DevelopmentConfig', **{name: str(good)}).config[name], good)
-            for bad in (str(least - 1), str(most + 1), 'x', '1.5', '1 ', '+1', '\u0661', '\xb2', '9' * 5000):
-                with self.subTest(name=name, bad=bad[:10]):
-                    self.assert_rejected(f'{name} {least} {most}', 'DevelopmentConfig', **{name: bad})
-
-    def test_choices_are_checked(self):
-        for name, choices in (('PROTECT', config.PROTECT_CHOICES), ('LOG_LEVEL', config.LOG_LEVELS)):
-            for choice in choices:
-                for text in (choice, choice.upper(), choice.lower()):
-                    self.assertEqual(self.app('DevelopmentConfig', **{name: text}).config[name], choice)
-            for bad in ('x', f'{choices[0]} ', 'none'):
-                with self.subTest(name=name, bad=bad):
-                    self.assert_rejected(f'{name} {" ".join(choices)}', 'DevelopmentConfig', **{name: bad})
-
-    def test_class_that_is_no_configuration_is_rejected(self) -> None:
-        environment = mock.patch.dict(os.environ, APP_SETTINGS='builtins.dict')
-        with environment, self.assertRaisesRegex(config.SettingsError, 'APP_SETTINGS .* BaseConfig'):
-            create_app()
-
-    def test_number_of_two_values_is_rejected_by_naming_both(self) -> None:
-        with self.assertRaisesRegex(config.SettingsError, r'\AMETRICS must be 0 or 1\.\Z'):
-            self.app('DevelopmentConfig', METRICS='2')
-
-    def test_lists_are_separated_by_commas(self):
-        for text, items in ((' a ,b,, ', ['a', 'b']), ('a', ['a']), (',', [])):
-            with self.subTest(text=text):
-                app = self.app('DevelopmentConfig', CORS_ORIGINS=text, TRUSTED_HOSTS=text)
-                self.assertEqual(app.config['CORS_ORIGINS'], items)
-                self.assertEqual(app.config['TRUSTED_HOSTS'], items or None)
-
     def test_settings_of_a_class_may_be_values(self):
-        app = base.make_app(CORS_ORIGINS=['a'], API_TOKENS=(KEY,), PROXY_HOPS=2, TRUSTED_HOSTS=None)
-        self.assertEqual(app.config['CORS_ORIGINS'], ['a'])
+        app = base.make_app(CORS_ORIGINS=['http://a'], API_TOKENS=(KEY,), PROXY_HOPS=2, TRUSTED_HOSTS=None)
+        self.assertEqual(app.config['CORS_ORIGINS'], ['http://a'])
         self.assertEqual(app.config['API_TOKENS'], [KEY])
         self.assertEqual(app.config['PROXY_HOPS'], 2)
-
-    def test_tokens_that_can_be_guessed_are_rejected(self):
-        self.assertEqual(
-            self.app('DevelopmentConfig', API_TOKENS=f'{KEY}, {KEY}2,').config['API_TOKENS'], [KEY, f'{KEY}2']
-        )
-        for tokens in ('x', 'x' * 31, f'{KEY},short', 'é' * 32):
-            with self.subTest(tokens=tokens):
-                self.assert_rejected('API_TOKENS 32', 'DevelopmentConfig', API_TOKENS=tokens)
-
-    def test_metrics_are_off_unless_asked_for(self):
-        for value, on in (('1', True), ('0', False), ('', False)):
-            with self.subTest(value=value):
-                self.assertIs(self.app('DevelopmentConfig', METRICS=value).config['METRICS'], on)
-        self.assert_rejected('METRICS 0 1', 'DevelopmentConfig', METRICS='true')
 
 
 class SettingsOfTheOriginalTest(ConfigTestCase):

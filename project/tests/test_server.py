@@ -12,7 +12,7 @@ from unittest import mock
 from project import config, create_app, db
 from project.api import users
 from project.tests.base import BaseTestCase
-from project.tests.support.servers import HOST, SLACK_SECONDS, Server
+from project.tests.support.servers import HOST, SLACK_SECONDS, Server, needs_gunicorn
 
 CLIENTS = 100
 
@@ -30,6 +30,7 @@ def broken_app():
     return create_app()
 
 
+@needs_gunicorn
 class ServerTestCase(BaseTestCase):
     served, workers = 'manage:app', 3
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import unittest
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,8 @@ from project.tests.support.clients import HOST, SLACK_SECONDS, TOKEN, Client
 
 ROOT = Path(__file__).parents[3]
 START_SECONDS = 30.0
+
+needs_gunicorn = unittest.skipUnless(hasattr(os, 'fork'), 'gunicorn does not run on Windows')
 
 T = TypeVar('T')
 
