@@ -5,7 +5,9 @@ import type { paths } from '../contract';
 import { foreign, fromResponse, noResponse, ServiceError, type Failure } from './errors';
 import * as token from './token';
 
-export const SERVICE_URL = (import.meta.env.REACT_APP_USERS_SERVICE_URL ?? '').trim().replace(/\/+$/, '');
+/** Where the service is: as the page was built, else where the page is, which may be below a path. */
+export const SERVICE_URL =
+  ((import.meta.env.REACT_APP_USERS_SERVICE_URL ?? '').trim() || new URL('.', location.href).href).replace(/\/+$/, '');
 const TIMEOUT_SECONDS = 10;
 
 /** The service, with the types of its OpenAPI document. Its methods throw a `ServiceError` unless they succeed. */
