@@ -27,6 +27,8 @@ class Bench(Command):
         :param chart: path of an SVG file. With it, each workload of the chart runs in tables of growing size.
         :returns: 0, or a message for stderr if requests failed.
         """
+        if not hasattr(os, 'fork'):
+            sys.exit('bench needs gunicorn, which does not run on Windows.')
         from project import bench
 
         unknown = set(workload or ()) - bench.WORKLOADS.keys()

@@ -6,6 +6,7 @@ callback below waits for the socket, at most until the innermost :class:`deadlin
 
 import math
 import select
+import selectors
 import sys
 import time
 from contextvars import ContextVar, Token
@@ -33,13 +34,22 @@ if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_pat
             return False
         return True
 
+    def _is_readable(fd: int) -> bool:
+        poll = _poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+
 else:
-    _poll = select.poll
+    # One system call for each use, and no file descriptor. Windows has no poll().
+    _Selector: type[selectors.BaseSelector] = getattr(selectors, 'PollSelector', selectors.SelectSelector)
 
     def _wait_for_socket(fd: int, reading: bool, seconds: float | None) -> bool:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN if reading else select.POLLOUT)
-        return bool(poll.poll(None if seconds is None else seconds * 1000))
+        with _Selector() as selector:
+            selector.register(fd, selectors.EVENT_READ if reading else selectors.EVENT_WRITE)
+            return bool(selector.select(seconds))
+
+    def _is_readable(fd: int) -> bool:
+        return _wait_for_socket(fd, True, 0)
 
 
 class TimedOut(psycopg2.OperationalError):
@@ -115,11 +125,7 @@ def is_stale(connection: Any) -> bool:
 
     :param connection: the psycopg2 connection.
     """
-    if connection.closed:
-        return True
-    poll = _poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(connection.closed) or _is_readable(connection.fileno())
 
 
 def as_driver_error(error: Exception) -> psycopg2.Error:

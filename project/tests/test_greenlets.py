@@ -1,5 +1,6 @@
 """The database package under gevent, in a process of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ unittest.main('project.tests.support.in_greenlets')
 """
 
 
+@unittest.skipUnless(importlib.util.find_spec('gevent'), 'gevent is for gunicorn, which does not run on Windows')
 class GreenletsTest(unittest.TestCase):
     def test_batcher_and_socket_waits_work_in_greenlets(self) -> None:
         """Run the tests of support/in_greenlets.py; ``manage.py cov`` adds the lines that they run."""

@@ -8,7 +8,7 @@ import tempfile
 from project import config
 from project.tests.base import BaseTestCase
 from project.tests.support.raw import RawClient
-from project.tests.support.servers import Server
+from project.tests.support.servers import Server, needs_gunicorn
 
 PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n'
 DELETE = b'DELETE /users/1 HTTP/1.1\r\nHost: x\r\n'
@@ -16,6 +16,7 @@ POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
 CHUNKED = b'Transfer-Encoding: chunked\r\n\r\n'
 
 
+@needs_gunicorn
 class LimitsTest(BaseTestCase):
     @classmethod
     def setUpClass(cls):

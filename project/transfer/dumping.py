@@ -60,6 +60,8 @@ def _compressing(file: BinaryIO) -> gzip.GzipFile:
 
 def _sync(folder: str) -> None:
     """Sync the new name of a file to the disk, too: fsync(2)."""
+    if os.name == 'nt':
+        return  # Windows opens no folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,9 +5,10 @@ in the time zone of ``db upgrade -x zone=Europe/Berlin``, or by default in that 
 """
 
 import re
+import time
 import unicodedata
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -146,7 +147,7 @@ def created_at(row: Any, zone: ZoneInfo | None) -> datetime:
     :param zone: the zone of the local times; None for that of the machine.
     """
     try:
-        return datetime.fromisoformat(row.created_at).replace(tzinfo=zone).astimezone(UTC)
+        return utc(datetime.fromisoformat(row.created_at).replace(tzinfo=zone))
     except (OverflowError, ValueError):
         nearest = LATEST if re.match('infinity|9999-|[0-9]{5,}-', row.created_at) else EARLIEST
         print(
@@ -154,3 +155,14 @@ def created_at(row: Any, zone: ZoneInfo | None) -> datetime:
             f'It is now {to_text(nearest)}.'
         )
         return nearest
+
+
+def utc(local: datetime) -> datetime:
+    """Return a local time in UTC.
+
+    :param local: a time with its zone, or a naive one in the machine's zone.
+    """
+    try:
+        return local.astimezone(UTC)
+    except OSError:  # Windows has the machine's local times of the years 1970 to 3000 only
+        return local.replace(tzinfo=timezone(timedelta(seconds=-time.timezone))).astimezone(UTC)
