@@ -110,8 +110,9 @@ def init_app(app: Flask) -> None:
         _check_production(config)
     if under_gunicorn():
         config['DEBUG'] = False
-    for name, least, most in (('POOL_SIZE', 1, 1000), ('POOL_OVERFLOW', 0, 1000), ('PROXY_HOPS', 0, 10)):
-        config[name] = setting_values.integer(name, config[name], least, most)
+    config['POOL_SIZE'] = setting_values.integer('POOL_SIZE', config['POOL_SIZE'], 1, 1000, 5)
+    config['POOL_OVERFLOW'] = setting_values.integer('POOL_OVERFLOW', config['POOL_OVERFLOW'], 0, 1000, 5)
+    config['PROXY_HOPS'] = setting_values.integer('PROXY_HOPS', config['PROXY_HOPS'], 0, 10)
     config['METRICS'] = setting_values.integer('METRICS', config['METRICS'], 0, 1) == 1
     config['PROTECT'] = setting_values.choice('PROTECT', config['PROTECT'], PROTECT_CHOICES)
     config['LOG_LEVEL'] = setting_values.choice('LOG_LEVEL', config['LOG_LEVEL'], LOG_LEVELS)
@@ -142,8 +143,8 @@ def _check_gunicorn() -> None:
 
     gunicorn itself reads WEB_CONCURRENCY before its configuration, and fails with a traceback if it is no number.
     """
-    setting_values.integer('WEB_CONCURRENCY', variable('WEB_CONCURRENCY', '2'), 1, 1000)
-    setting_values.integer('MAX_REQUESTS', variable('MAX_REQUESTS', '0'), 0, 10**9)
+    setting_values.integer('WEB_CONCURRENCY', variable('WEB_CONCURRENCY', '2'), 1, 1000, 2)
+    setting_values.integer('MAX_REQUESTS', variable('MAX_REQUESTS', '0'), 0, 10**9, 10_000)
 
 
 def _strip_libpq_variables() -> None:

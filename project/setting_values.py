@@ -23,14 +23,15 @@ class SettingsError(ValueError):
     """A setting is missing or wrong; the message names its variable."""
 
 
-def integer(name: str, value: object, least: int, most: int) -> int:
+def integer(name: str, value: object, least: int, most: int, example: int = 1) -> int:
     """Return a number from ``least`` to ``most``.
 
+    :param example: a right value, for the message.
     :raises SettingsError: it is something else.
     """
     text = str(value).strip()
     if not re.fullmatch('[0-9]{1,10}', text) or text != str(int(text)) or not least <= int(text) <= most:
-        allowed = '0 or 1' if (least, most) == (0, 1) else f'a whole number from {least} to {most}'
+        allowed = '0 or 1' if (least, most) == (0, 1) else f'a whole number from {least} to {most}, such as {example}'
         raise SettingsError(f'{name} must be {allowed}.')
     return int(text)
 

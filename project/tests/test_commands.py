@@ -28,6 +28,7 @@ from project.commands import waiting
 from project.database import hosts
 from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
 from project.tests.support.fake_postgres import FakePostgres
+from project.tests.support.servers import needs_gunicorn
 from project.tests.test_config import KEY
 from project.tests.test_migrations import HEAD, MIGRATIONS, NOON, OLD
 from project.timestamps import utcnow
@@ -465,6 +466,7 @@ class OtherCommandsTest(CommandTestCase):
         for method, path in (('GET', '/users'), ('POST', '/users'), ('PATCH', '/users/<user_id>'), ('GET', '/ping')):
             self.assertRegex('\n'.join(lines), rf'(?m)^{method} +{re.escape(path)}$')
 
+    @needs_gunicorn
     def test_bench_rejects_wrong_arguments(self):
         for args, words in (
             (['--workload', 'nope'], r'\AThere is no workload nope; use list10, '),
@@ -475,6 +477,7 @@ class OtherCommandsTest(CommandTestCase):
             with self.subTest(args=args):
                 self.run_command('bench', *args, code=words)
 
+    @needs_gunicorn
     def test_bench_reports_failed_requests_and_draws_the_chart(self):
         results, chart = [{'failed': 2}], Path(self.enterContext(tempfile.TemporaryDirectory()), 'x.svg')
         with (

@@ -1,7 +1,7 @@
 """Removes from Python what it lacks on Windows. Python imports this at its start if the folder is in PYTHONPATH.
 
-The standard library of Linux needs some of it for itself: ``SIGKILL``, for example, ends processes, and ``asyncio``
-imports ``fcntl``. That stays, or is imported before.
+Python and click need some of it for themselves on Linux: ``SIGKILL``, for example, ends processes, click imports
+``termios``, and ``asyncio`` imports ``fcntl``. That stays, or is imported before.
 """
 
 import os
@@ -25,5 +25,5 @@ import subprocess  # noqa: E402, F401
 import tempfile  # noqa: E402, F401
 
 # Those below gunicorn are not in requirements.txt for Windows.
-for name in ('fcntl', 'grp', 'pty', 'pwd', 'resource', 'syslog', 'termios', 'tty', 'gevent', 'gunicorn'):
+for name in ('fcntl', 'grp', 'pty', 'pwd', 'resource', 'syslog', 'gevent', 'gunicorn'):
     sys.modules[name] = None  # importing it raises ImportError
