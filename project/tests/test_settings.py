@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -327,6 +328,28 @@ class NginxSettingsTest(unittest.TestCase):
                     done = self.source(variable, value)
                     self.assertEqual((done.returncode, done.stdout), (1, ''))
                     self.assertRegex(done.stderr, rf'\A{variable} must be [^\n]* such as {values.shown}\.\n\Z')
+
+
+@unittest.skipUnless((ROOT / 'Dockerfile').exists() and shutil.which('sh'), 'needs the Dockerfile and sh')
+class ImageTest(unittest.TestCase):
+    """The image checks WEB_CONCURRENCY, with which gunicorn itself would end with a traceback."""
+
+    def test_values(self) -> None:
+        dockerfile = (ROOT / 'Dockerfile').read_text(encoding='utf-8')
+        command = json.loads(re.search(r'^CMD (.*)$', dockerfile, re.MULTILINE)[1])
+        command[-1] = command[-1].replace('exec gunicorn -b 0.0.0.0:5000 manage:app', 'printf %s "$WEB_CONCURRENCY"')
+        taken = {'': '2', ' \n': '2', '3\n': '3'} | {value: value for value in SERVICE['WEB_CONCURRENCY'].taken}
+        for value, expected in taken.items():
+            with self.subTest(value=value):
+                environ = {'PATH': os.environ['PATH'], 'WEB_CONCURRENCY': value}
+                done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+                self.assertEqual((done.stdout, done.stderr), (expected, ''))
+        for value in ('x', '-1', '1.5', '1 2', '*', '$(id)'):
+            with self.subTest(value=value):
+                environ = {'PATH': os.environ['PATH'], 'WEB_CONCURRENCY': value}
+                done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+                self.assertEqual((done.returncode, done.stdout), (1, ''))
+                self.assertRegex(done.stderr, r'\AWEB_CONCURRENCY must be [^\n]*, such as 2\.\n\Z')
 
 
 # Loads vite.config.ts with each value, and prints the first line that it writes to stderr.

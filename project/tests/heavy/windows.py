@@ -3,6 +3,7 @@
 It needs ``pip install -r .ci/requirements.txt``, for the time zones of the package tzdata.
 """
 
+import getpass
 import importlib.util
 import os
 import re
@@ -20,7 +21,7 @@ class DefaultSuiteTest(unittest.TestCase):
             raise RuntimeError('this test needs tzdata: pip install -r .ci/requirements.txt')
         path = os.pathsep.join(filter(None, (str(WINDOWS), os.environ.get('PYTHONPATH'))))
         environ = os.environ | {'PYTHONPATH': path, 'PYTHONTZPATH': '', 'PYTHONIOENCODING': 'cp1252', 'PYTHONUTF8': '0'}
-        environ['USERNAME'] = 'user'
+        environ['USERNAME'] = getpass.getuser()
         done = subprocess.run(
             [sys.executable, '-W', 'error', 'manage.py', 'test'],
             cwd=ROOT,
