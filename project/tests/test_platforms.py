@@ -37,7 +37,7 @@ class WindowsTest(unittest.TestCase):
                 shutil.copy(ROOT / name, cls.folder)
         cls.environ = {
             **{name: os.environ[name] for name in ('PATH', 'SYSTEMROOT', 'TEMP') if name in os.environ},
-            'PYTHONPATH': str(WINDOWS),
+            'PYTHONPATH': '' if os.name == 'nt' else str(WINDOWS),
             'PYTHONTZPATH': '',  # no time zones but those of the package tzdata
             'PYTHONIOENCODING': 'cp1252',
             'PYTHONUTF8': '0',

@@ -4,11 +4,14 @@ Python and click need some of it for themselves on Linux: ``SIGKILL``, for examp
 ``termios``, and ``asyncio`` imports ``fcntl``. That stays, or is imported before.
 """
 
+import errno
 import os
 import select
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 for module, names in {
     os: 'chown fork forkpty getegid geteuid getgid getpgid getuid killpg mkfifo openpty setgid setsid setuid uname',
@@ -19,6 +22,24 @@ for module, names in {
     for name in names.split():
         if hasattr(module, name):
             delattr(module, name)
+
+
+def unless_open(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function of ``os`` that removes or replaces files, as it is on Windows: open files stay."""
+
+    def checked(*paths: Any, **options: Any) -> None:
+        opened = {os.path.realpath(file.path) for file in os.scandir('/proc/self/fd')}
+        for path in paths:
+            if os.path.isfile(path) and os.path.realpath(path) in opened:
+                raise PermissionError(errno.EACCES, 'the file is open', path)
+        function(*paths, **options)
+
+    return checked
+
+
+if os.path.isdir('/proc/self/fd'):  # not on macOS
+    for name in ('remove', 'rename', 'replace', 'unlink'):
+        setattr(os, name, unless_open(getattr(os, name)))
 
 import asyncio  # noqa: E402, F401
 import subprocess  # noqa: E402, F401
