@@ -1,13 +1,15 @@
 """The users over HTTP."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, NoReturn
 
 import orjson
-from flask import Blueprint, Response, abort, current_app, request, stream_with_context
+from flask import Blueprint, Response, abort, current_app, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy import Row
 from werkzeug.exceptions import BadRequest
 
 from project.api import changes, paging, parsing, schemas
@@ -160,18 +162,18 @@ def stream_users(query: Mapping[str, Any], head: bytes) -> Response:
     if request.method == 'HEAD':
         return current_app.response_class(iter(()), mimetype=JSON)  # its length is not known
     parts = database.stream(User.newest_first(*query), bind(query), STREAM_ROWS)
-
-    def chunks(part: Any) -> Iterator[bytes]:
-        yield b'%b"users":%b' % (head, orjson.dumps(to_dicts(part))[:-1])
-        while part := next(parts, None):
-            yield b',' + orjson.dumps(to_dicts(part))[1:-1]
-        yield b']}}'
-
+    texts = map(to_json, parts)
     # The first part is read before the response begins, so that an unavailable database is still a 503.
-    body = stream_with_context(chunks(next(parts, ())))
+    first = b'%b"users":[%b' % (head, next(texts, b''))
+    body = chain([first], map(b','.__add__, texts), [b']}}'])
     response = current_app.response_class(body, mimetype=JSON)
     response.call_on_close(parts.close)
     return response
+
+
+def to_json(rows: Sequence[Row[Any]]) -> bytes:
+    """Return rows as the elements of a JSON array."""
+    return orjson.dumps(to_dicts(rows))[1:-1]
 
 
 def bind(query: Mapping[str, Any]) -> dict[str, Any]:

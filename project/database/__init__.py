@@ -25,6 +25,7 @@ from project.database.breaker import Breaker
 from project.database.connecting import deadline
 from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, SERVER, configure, discard_older, listen
 from project.database.errors import DatabaseError, Disconnected, RolledBack, translate_driver, translated
+from project.database.streams import Streams
 
 __all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
 
@@ -32,12 +33,6 @@ REQUEST_SECONDS = 4.5
 WRITE_TRIES = 3  # of a statement that the database rolls back
 
 ONE = text('SELECT 1')
-# For one transaction: start at once along the index instead of sorting the whole table first, and disconnect a
-# client who stops reading.
-STREAM_SETTINGS = text(
-    "SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'"
-)
-
 T = TypeVar('T')
 Compilable = Select[Any] | TextClause
 
@@ -63,6 +58,7 @@ class Database:
     def __init__(self, engines: Mapping[str | None, Engine]) -> None:
         self._engines = engines
         self._batcher = Batcher()
+        self._streams = Streams(engines['streams'], REQUEST_SECONDS)
         self.breaker = Breaker()
         self.dialect: str = engines[None].dialect.name  # 'sqlite' or 'postgresql'
 
@@ -136,32 +132,15 @@ class Database:
     ) -> Generator[Sequence[Row[Any]], None, None]:
         """Yield the rows of a SELECT in lists, on PostgreSQL through a server-side cursor: one snapshot.
 
-        The connection is taken when the first list is requested. It is returned after the last one, and when the
-        generator is closed.
+        A connection is taken when the first list is requested, and others may share it. It is returned after the last
+        list, and when the generator is closed.
 
         :param statement: the same object each time, so that SQLAlchemy compiles it once.
         :param parameters: its bound values by name.
         :param size: the number of rows in a list.
-        :raises DatabaseError: a part could not be read.
+        :raises DatabaseError: a part could not be read, or there are too many streams, or this one took too long.
         """
-        with translated():
-            with deadline(REQUEST_SECONDS):
-                connection = self._engines['streams'].connect()
-            try:
-                with deadline(REQUEST_SECONDS):
-                    if connection.dialect.name == 'postgresql':
-                        connection.execute(STREAM_SETTINGS)
-                    options = {'stream_results': True, 'yield_per': size}
-                    parts = connection.execute(statement, parameters, execution_options=options).partitions()
-                while True:
-                    with deadline(REQUEST_SECONDS):
-                        part = next(parts, None)
-                    if part is None:
-                        return
-                    yield part
-            finally:
-                with deadline(REQUEST_SECONDS):
-                    connection.close()
+        return self._streams.rows(statement, parameters, size)
 
     def probe(self, statement: Compilable) -> Sequence[Any]:
         """Run a SELECT on its own, and return its rows. Its timeout changes neither the circuit breaker nor the pool.

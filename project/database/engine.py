@@ -64,8 +64,13 @@ def configure(app: Flask) -> None:
         'reads': autocommit,
         # SQLite's begin event, below, is what waits for the write lock.
         'writes': dict(autocommit if on_postgresql else transactions),
-        # PostgreSQL's server-side cursors need a transaction. SQLite's transactions would block writers.
-        'streams': dict(transactions if on_postgresql else autocommit),
+        # PostgreSQL's server-side cursors need a transaction, and READ COMMITTED gives each a snapshot of its own.
+        # SQLite's transactions would block writers.
+        'streams': (
+            {**transactions, 'isolation_level': 'READ COMMITTED', 'max_overflow': 0}
+            if on_postgresql
+            else {**autocommit, 'max_overflow': -1}
+        ),
     }
 
 
@@ -77,6 +82,8 @@ def listen(name: str | None, engine: Engine) -> None:
     """
     if engine.dialect.name == 'sqlite':
         event.listen(engine, 'connect', _set_pragmas)
+        if name == 'streams':
+            event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA cache_size=-256'))  # KiB
         if name in TRANSACTIONS:
             event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA busy_timeout=0'))
             event.listen(engine, 'begin', _begin_immediate)

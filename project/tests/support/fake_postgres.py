@@ -142,7 +142,7 @@ class FakePostgres:
             return self.check()
         if sql.lower().startswith('show '):
             return rows(['on' if 'standard' in sql else 'read committed'])
-        if sql in ('BEGIN', 'COMMIT', 'ROLLBACK'):
-            return message(b'C', f'{sql}\0'.encode()) + READY
+        if sql.split(maxsplit=1)[0] in ('BEGIN', 'COMMIT', 'ROLLBACK'):
+            return message(b'C', f'{sql.split(maxsplit=1)[0]}\0'.encode()) + READY
         self.statements.append(sql)
         return self.respond(sql)

@@ -1,0 +1,140 @@
+"""Unpaginated lists, read in parts: many slow clients on few connections.
+
+While the pool has a free connection, a stream has one to itself. On PostgreSQL further streams share those. They need
+not wait for the clients of the others, since a cursor costs its connection nothing while its client reads. Each stream
+is a snapshot of its own: in a transaction that is READ COMMITTED, a cursor sees the table as it was when the cursor was
+declared ("Transaction Isolation" and "DECLARE" in PostgreSQL's manual). On SQLite, where all cursors of a connection
+see the same snapshot, each stream has a connection of its own, which is an open file.
+"""
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from math import inf
+from threading import Lock
+from typing import Any, cast
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, text
+from sqlalchemy.pool import QueuePool
+
+from project.database.connecting import deadline
+from project.database.errors import DatabaseError, DeadlineExceeded, Disconnected, PoolExhausted, translated
+
+MOST = 200  # streams of a process at the same time: a slow client takes 1.6 MB, a third of it in the kernel
+SECONDS = 3600.0  # for a whole stream: a snapshot keeps the database from freeing the space of rows that have changed
+# For one transaction: start at once along the index instead of sorting the whole table first, and disconnect
+# clients who stop reading.
+SETTINGS = text("SET LOCAL cursor_tuple_fraction = 0.0001; SET LOCAL idle_in_transaction_session_timeout = '60s'")
+
+
+class Streams:
+    """The streams of one app.
+
+    :param engine: ``streams`` in :mod:`project.database.engine`.
+    :param part_seconds: the deadline of each part.
+    """
+
+    def __init__(self, engine: Engine, part_seconds: float) -> None:
+        self._engine = engine
+        self._part_seconds = part_seconds
+        on_postgresql = engine.dialect.name == 'postgresql'
+        self._most_connections = cast(QueuePool, engine.pool).size() if on_postgresql else inf
+        self._shared: list[SharedConnection] = []
+        self._lock = Lock()
+
+    def rows(
+        self, statement: Executable, parameters: Mapping[str, Any], size: int
+    ) -> Generator[Sequence[Row[Any]], None, None]:
+        """Yield the rows of a SELECT in lists; see :meth:`Database.stream`."""
+        ends_at = time.monotonic() + SECONDS
+        with deadline(self._part_seconds):
+            try:
+                shared, result = self._begin(statement, parameters, size)
+            except Disconnected:  # the connection that it shared was broken before
+                shared, result = self._begin(statement, parameters, size)
+        try:
+            while time.monotonic() < ends_at:
+                with deadline(self._part_seconds), shared.turn():
+                    part = [result.fetchmany(size)]
+                if not part[0]:
+                    return
+                yield part.pop()  # which leaves no rows in memory while the client reads
+            raise DeadlineExceeded
+        finally:
+            with deadline(self._part_seconds):
+                self._end(shared, result)
+
+    def _begin(
+        self, statement: Executable, parameters: Mapping[str, Any], size: int
+    ) -> 'tuple[SharedConnection, CursorResult[Any]]':
+        """Declare a cursor for a new stream, and return its connection and its result."""
+        with self._lock:
+            self._shared = [shared for shared in self._shared if not shared.is_broken]
+            if sum(shared.streams for shared in self._shared) >= MOST:
+                raise PoolExhausted('Streams')
+            if len(self._shared) < self._most_connections:
+                self._shared.append(SharedConnection(self._engine))
+            shared = min(self._shared, key=lambda shared: shared.streams)
+            shared.streams += 1
+        try:
+            with shared.turn() as connection:
+                options = {'stream_results': True, 'yield_per': size}
+                return shared, connection.execute(statement, parameters, execution_options=options)
+        except BaseException:
+            self._end(shared, None)
+            raise
+
+    def _end(self, shared: 'SharedConnection', result: CursorResult[Any] | None) -> None:
+        """Close the cursor of a stream, and return the connection to the pool if no other stream shares it."""
+        if result is not None:
+            with contextlib.suppress(DatabaseError), shared.turn():
+                result.close()
+        with self._lock:
+            shared.streams -= 1
+            if shared.streams:
+                return
+            self._shared = [other for other in self._shared if other is not shared]
+        shared.close()
+
+
+class SharedConnection:
+    """A connection, in one transaction, that streams use in turn.
+
+    :param engine: it connects when it is used first.
+    :ivar streams: the number of streams that use it.
+    :ivar is_broken: whether it can be used no more.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.streams = 0
+        self.is_broken = False
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._lock = Lock()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Connection]:
+        """Give one stream the connection. After an error the streams that share it have ended, too.
+
+        :raises DatabaseError: the database could not run a statement.
+        """
+        with self._lock, translated():
+            if self.is_broken:
+                raise Disconnected
+            try:
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                    if self._connection.dialect.name == 'postgresql':
+                        self._connection.execute(SETTINGS)
+                yield self._connection
+            except BaseException:
+                self.is_broken = True
+                if self._connection is not None:
+                    self._connection.invalidate()
+                raise
+
+    def close(self) -> None:
+        """Return it to the pool."""
+        if self._connection is not None:
+            with translated():
+                self._connection.close()
