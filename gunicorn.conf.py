@@ -48,6 +48,7 @@ LINE_BYTES = 8  # how much each line end of a chunked body counts; every chunk h
 # Of a body that was not read: so much is discarded to keep the connection, and as much again when it is closed.
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once
+SEND_BUFFER_BYTES = 256 * 1024  # of each socket; the kernel's own limit may be 4 MiB, for a client that reads slowly
 
 
 class Connection:
@@ -491,7 +492,9 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Keep the garbage collector from looking again and again at objects that stay."""
+    """Limit the send buffers; keep the garbage collector from looking again and again at objects that stay."""
+    for listener in worker.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
