@@ -241,6 +241,8 @@ class ExampleTest(BaseTestCase):
         seen = set()
         for self.method, self.path, self.operation in operations():
             for status, reference in self.operation['responses'].items():
+                if status == '429':
+                    continue  # the response of nginx, which heavy/attack.py compares with its example
                 definition = resolve(reference)
                 content = next(iter(definition.get('content', {}).values()), {})
                 for name in content.get('examples', {None: None}):

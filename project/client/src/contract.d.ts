@@ -358,6 +358,19 @@ export interface components {
                 "application/json": components["schemas"]["Failure"];
             };
         };
+        /** @description The client has sent too many requests. The web server in front of the service limits them for each client address; the service itself does not. */
+        TooManyRequests: {
+            headers: {
+                "X-Request-ID": components["headers"]["X-Request-ID"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                "Access-Control-Expose-Headers": components["headers"]["Access-Control-Expose-Headers"];
+                "Retry-After": components["headers"]["Retry-After"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Failure"];
+            };
+        };
         /** @description The service failed. Its log has the details under the `X-Request-ID`. */
         ServerError: {
             headers: {
@@ -546,6 +559,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["ServerError"];
             503: components["responses"]["Unavailable"];
         };
@@ -603,6 +617,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["ServerError"];
             503: components["responses"]["OutcomeUnknown"];
         };
@@ -647,6 +662,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoUser"];
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["ServerError"];
             503: components["responses"]["Unavailable"];
         };
@@ -689,6 +705,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoUser"];
             412: components["responses"]["Changed"];
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["ServerError"];
             503: components["responses"]["OutcomeUnknown"];
         };
@@ -752,6 +769,7 @@ export interface operations {
             404: components["responses"]["NoUser"];
             412: components["responses"]["Changed"];
             413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["ServerError"];
             503: components["responses"]["OutcomeUnknown"];
         };
@@ -784,6 +802,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["UntrustedHost"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     health: {
@@ -818,6 +837,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["UntrustedHost"];
+            429: components["responses"]["TooManyRequests"];
             503: components["responses"]["Unavailable"];
         };
     };
@@ -911,6 +931,7 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["UntrustedHost"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     docs: {
@@ -963,6 +984,7 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["UntrustedHost"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     docsAsset: {
@@ -1024,6 +1046,7 @@ export interface operations {
             };
             400: components["responses"]["UntrustedHost"];
             404: components["responses"]["UnknownPath"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
 }
