@@ -16,10 +16,15 @@ class RawClient:
     """A connection to a server.
 
     :param port: of the server, on the loopback address.
+    :param receive_buffer: the size of the socket's receive buffer in bytes; None for the system's own.
     """
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), SLACK_SECONDS)
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(SLACK_SECONDS)
+        if receive_buffer:  # before connecting, since the window is agreed on then
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect((HOST, port))
         self._stream = self.socket.makefile('rb')
 
     def __enter__(self) -> 'RawClient':
