@@ -369,8 +369,9 @@ sendfile = False  # it would overtake the buffered headers; no response is a fil
 limit_request_line = 4094
 limit_request_field_size = 8190
 limit_request_fields = 64
-# The heartbeat is a file. On a disk that stalls, it would get healthy workers killed.
-worker_tmp_dir = '/dev/shm' if os.path.isdir('/dev/shm') else None  # noqa: S108, a file system rather than a file
+# The heartbeat is a file. On a disk that stalls, it would get healthy workers killed. mkstemp() makes it, so no other
+# user can choose its name.
+worker_tmp_dir = '/dev/shm' if os.path.isdir('/dev/shm') else None  # noqa: S108  # nosec B108
 control_socket_disable = True
 loglevel = variable('LOG_LEVEL', 'info').lower()
 with_metrics = variable('METRICS', '0') == '1'

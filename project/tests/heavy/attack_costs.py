@@ -34,9 +34,9 @@ def filled(unit: bytes, size: int) -> bytes:
     return unit * (size // len(unit))
 
 
-def headers(start: bytes, name: bytes, unit: bytes) -> bytes:
-    """Return a request in which two headers are as long as they may be."""
-    return start + (name + b': ' + filled(unit, 8180 - len(name)) + b'\r\n') * 2 + b'\r\n'
+def headers(start: bytes, name: bytes, unit: bytes, count: int = 2) -> bytes:
+    """Return a request in which headers are as long as they may be."""
+    return start + (name + b': ' + filled(unit, 8000 - len(name)) + b'\r\n') * count + b'\r\n'
 
 
 def query(text: bytes) -> bytes:
@@ -51,8 +51,8 @@ def requests() -> dict[str, bytes]:
     with app.app_context():
         valid = cursor({'created_at': '2026-01-01T00:00:00.000000Z', 'id': 1}).encode()
     found = {
-        'chunks of one byte': POST + CHUNKED + b'1\r\n \r\n' * 20_000,
-        'chunks of one byte, unread': PING + CHUNKED + b'1\r\n \r\n' * 20_000,
+        'chunks of one byte': POST + CHUNKED + b'1\r\n \r\n' * 60_000,
+        'chunks of one byte, unread': PING + CHUNKED + b'1\r\n \r\n' * 60_000,
         'chunks with extensions': POST + CHUNKED + (b'1;' + b'a=b;' * 500 + b'\r\n \r\n') * 30,
         'trailers': POST + CHUNKED + b'0\r\n' + b'A: b\r\n' * 10_000 + b'\r\n',
         'empty lines before a request': b'\r\n' * 8000 + PING + b'\r\n',
@@ -100,6 +100,7 @@ def requests() -> dict[str, bytes]:
     }
     for unit in (b',', b'"a",', b'"', b'W/"', b'a b'):
         found[f'If-None-Match, {unit.decode()}'] = headers(ONE, b'If-None-Match', unit)
+        found[f'60 times If-None-Match, {unit.decode()}'] = headers(ONE, b'If-None-Match', unit, 60)
     for name in (
         b'Accept',
         b'Cookie',
