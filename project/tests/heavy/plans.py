@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from project import db
 from project.api.models import User, _select_by_ids
-from project.database import STREAM_SETTINGS, compiled
+from project.database import compiled
+from project.database.streams import SETTINGS
 from project.tests.base import BaseTestCase
 
 COUNT = 100_000
@@ -64,7 +65,7 @@ class PlanTest(BaseTestCase):
                 rows = connection.exec_driver_sql(f'EXPLAIN QUERY PLAN {sql}', constants | values).all()
                 return '\n'.join(row[3] for row in rows)
             if streamed:
-                connection.execute(STREAM_SETTINGS)
+                connection.execute(SETTINGS)
                 sql = f'DECLARE plan CURSOR FOR {sql}'
             return '\n'.join(connection.exec_driver_sql(f'EXPLAIN {sql}', constants | values).scalars())
 
