@@ -63,6 +63,24 @@ class NginxTest(AttackCase):
         self.assertEqual(self.exchange(self.nginx.port, b'GET /users HTTP/1.1\r\nHost: x\r\n\r\n')[0], 200)
 
 
+class HostTest(AttackCase):
+    settings = AttackCase.settings | {'TRUSTED_HOSTS': '127.0.0.1,Good.example'}
+
+    def test_request_is_for_the_host_of_its_target_or_else_of_its_header(self):
+        good, evil = b'gOOd.example', b'evil.example'
+        for target, host, status in (
+            (b'/ping', good, 200),
+            (b'/ping', good + b':8080', 200),
+            (b'/ping', evil, 400),
+            (b'http://' + good + b'/ping', evil, 200),
+            (b'http://' + evil + b'/ping', good, 400),
+        ):
+            for port in self.ports.values():
+                with self.subTest(target=target, host=host, port=port):
+                    request = b'GET %b HTTP/1.1\r\nHost: %b\r\n\r\n' % (target, host)
+                    self.assertEqual(self.exchange(port, request)[0], status)
+
+
 class ConnectionsTest(AttackCase):
     limits = {'REQUESTS_PER_SECOND': '1', 'REQUESTS_BURST': '20', 'CONNECTIONS_PER_CLIENT': '5'}
 
