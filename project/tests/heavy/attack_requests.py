@@ -149,21 +149,7 @@ class FramingTest(AttackCase):
 
     def test_no_framing_hides_a_request(self):
         hidden = b'GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n'
-        lengths = [
-            b'+5',
-            b'-5',
-            b'0x5',
-            b'5,5',
-            b'5, 6',
-            b'5;',
-            b' 5',
-            b'5 5',
-            b'',
-            b'\xb25',
-            b'5.0',
-            b'1e1',
-            b'9' * 30,
-        ]
+        lengths = [*b'+5|-5|0x5|5,5|5, 6|5;| 5|5 5||\xb25|5.0|1e1'.split(b'|'), b'9' * 30]
         codings = [
             b'chunked, chunked', b'identity', b'chunked, identity', b'gzip', b'xchunked', b'chunked\x0b', b' chunked',
             b'"chunked"', b'chunked;q=1', b',chunked', b'chunked,', b'Chunked', b'\tchunked',
