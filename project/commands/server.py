@@ -28,7 +28,7 @@ class RunServer(Server):
                 run_upgrade()
         if options['port'] and not is_running_from_reloader():  # for port 0, only the server knows the port
             scheme = 'https' if options['ssl_crt'] else 'http'
-            host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(options['host'], options['host'])  # noqa: S104, not bound
+            host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(options['host']) or options['host']  # noqa: S104, not bound
             address = f'{scheme}://{f"[{host}]" if ":" in host else host}:{options["port"]}'
             print(f'Users: {address}/users', f'Documentation: {address}/docs', sep='\n')
         # The debugger would run any code that a visitor types into its page.

@@ -71,8 +71,8 @@ class WindowsTest(unittest.TestCase):
         self.assertIn('tables are new', self.run_command('recreate_db'))
         self.assertIn('Added 2 users', self.run_command('load_users', 'users.jsonl.gz'))
         self.assertIn('/users', self.run_command('routes'))
-        output = self.run_command('test', 'test_users', 'test_unavailable')
-        self.assertRegex(output, r'Ran [0-9]{2,} tests')
+        output = self.run_command('test', 'test_breaker')
+        self.assertRegex(output, r'Ran [0-9]+ tests')
 
     def test_runserver_serves_and_logs_any_name(self) -> None:
         database = f'sqlite:///{self.folder / "served.db"}'

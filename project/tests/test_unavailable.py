@@ -273,7 +273,7 @@ class HostsTest(BaseTestCase):
             server.respond = lambda sql: rows(ROW)
         hosts._timed_out.clear()
         self.enterContext(mock.patch.object(self.app.logger, 'disabled', True))
-        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 2 * SHORT))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 3 * SHORT))
 
     def get(self):
         """Return the response to a request to a new service that knows all servers."""
@@ -312,7 +312,8 @@ class HostsTest(BaseTestCase):
             with mock.patch.object(hosts, 'RETRY_SECONDS', 60):
                 self.get()
         seconds = [call.args[0] for call in deadline.call_args_list]
-        self.assertEqual([0.5] * 5 + [hosts.RETRY_SECONDS] + [0.5] * 3, seconds)
+        first = [hosts.CONNECT_SECONDS]
+        self.assertEqual(first * 5 + [hosts.RETRY_SECONDS] + first * 3, seconds)
 
     def test_timeout_of_one_host_counts_more_than_the_rejection_of_another(self):
         self.servers[0].frozen = True
