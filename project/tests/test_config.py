@@ -220,14 +220,14 @@ class TablesTest(base.BaseTestCase):
         db.create_all()
 
     def test_drop_all_drops_the_tables_of_the_database_that_is_named(self):
-        with base.scratch_database() as url:
-            app = base.make_app(SQLALCHEMY_DATABASE_URI=url)
-            self.addCleanup(base.dispose, app)
-            with app.app_context():
-                db.create_all()
-                self.assertTrue(inspect(db.engine).has_table('users'))
-                db.drop_all()
-                self.assertFalse(inspect(db.engine).has_table('users'))
+        url = self.enterContext(base.scratch_database())
+        app = base.make_app(SQLALCHEMY_DATABASE_URI=url)
+        self.addCleanup(base.dispose, app)
+        with app.app_context():
+            db.create_all()
+            self.assertTrue(inspect(db.engine).has_table('users'))
+            db.drop_all()
+            self.assertFalse(inspect(db.engine).has_table('users'))
 
     def test_only_the_test_database_is_emptied(self):
         user = self.add_user()

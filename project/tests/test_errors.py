@@ -151,25 +151,25 @@ class UnavailableTest(BaseTestCase):
             self.check_503(client)
 
     def test_sqlite_that_is_locked(self):
-        with tempfile.TemporaryDirectory() as folder:
-            app = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///{folder}/users.db', API_TOKENS=TOKEN)
-            self.addCleanup(dispose, app)
-            with app.app_context():
-                db.create_all()
-            client = app.test_client()
-            user_id = client.post('/users', json=ANN).json['data']['id']
-            other = sqlite3.connect(f'{folder}/users.db')
-            other.execute('BEGIN IMMEDIATE')
-            self.enterContext(mock.patch.object(connecting, 'CALL_SECONDS', 0.01))
-            for method in ('POST', 'PATCH', 'DELETE'):
-                with self.subTest(method=method), self.assertLogs('project'):
-                    path = '/users' if method == 'POST' else f'/users/{user_id}'
-                    response = client.open(path, method=method, json=ANN, headers=BEARER)
-                    self.assert_failure(response, 503, WRITE)
-            self.assertEqual(len(client.get('/users').json['data']['users']), 1)
-            other.rollback()
-            other.close()
-            self.assertEqual(client.delete(f'/users/{user_id}', headers=BEARER).status_code, 204)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        app = make_app(SQLALCHEMY_DATABASE_URI=f'sqlite:///{folder}/users.db', API_TOKENS=TOKEN)
+        self.addCleanup(dispose, app)
+        with app.app_context():
+            db.create_all()
+        client = app.test_client()
+        user_id = client.post('/users', json=ANN).json['data']['id']
+        other = sqlite3.connect(f'{folder}/users.db')
+        other.execute('BEGIN IMMEDIATE')
+        self.enterContext(mock.patch.object(connecting, 'CALL_SECONDS', 0.01))
+        for method in ('POST', 'PATCH', 'DELETE'):
+            with self.subTest(method=method), self.assertLogs('project'):
+                path = '/users' if method == 'POST' else f'/users/{user_id}'
+                response = client.open(path, method=method, json=ANN, headers=BEARER)
+                self.assert_failure(response, 503, WRITE)
+        self.assertEqual(len(client.get('/users').json['data']['users']), 1)
+        other.rollback()
+        other.close()
+        self.assertEqual(client.delete(f'/users/{user_id}', headers=BEARER).status_code, 204)
 
     def test_pool_that_is_empty(self):
         with mock.patch('sqlalchemy.pool.QueuePool._do_get', side_effect=PoolTimeout('secret')):

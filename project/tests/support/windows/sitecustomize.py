@@ -29,8 +29,8 @@ def unless_open(function: Callable[..., None]) -> Callable[..., None]:
 
     def checked(*paths: Any, **options: Any) -> None:
         opened = {os.path.realpath(file.path) for file in os.scandir('/proc/self/fd')}
-        for path in paths:
-            if os.path.isfile(path) and os.path.realpath(path) in opened:
+        for path in map(os.path.realpath, paths):
+            if path in opened and not path.startswith('/dev/shm/'):  # multiprocessing's on Linux
                 raise PermissionError(errno.EACCES, 'the file is open', path)
         function(*paths, **options)
 
