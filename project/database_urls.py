@@ -45,10 +45,8 @@ def engine_url(settings: Mapping[str, Any]) -> URL:
     url = parse(settings['SQLALCHEMY_DATABASE_URI'], variable)
     url = next((test_url for used, test_url in replaced().items() if _names_same(url, used)), url)
     # Flask-SQLAlchemy makes the instance folder, in which a relative path begins.
-    if any(
-        isinstance(file, Path) and file.parent != INSTANCE.resolve() and not file.parent.is_dir()
-        for file in places(url)
-    ):
+    folders = {file.parent for file in places(url) if isinstance(file, Path)} - {INSTANCE.resolve()}
+    if not all(folder.is_dir() for folder in folders):
         raise config.SettingsError(
             f'{variable} names an SQLite file in a folder that does not exist; '
             'make the folder, or name another file, such as sqlite:///users.db in the folder instance.'
