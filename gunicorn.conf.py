@@ -331,19 +331,19 @@ def variable(name: str, default: str) -> str:
     return os.environ.get(name, '').strip() or default
 
 
-def number(name: str, default: str, least: int) -> int:
-    """Return the number in an environment variable; project/config.py checks its upper limit.
+def number(name: str, default: str) -> int:
+    """Return the number in an environment variable. Its limits are checked by :func:`on_starting`.
 
-    :raises SystemExit: it is no number, or less than ``least``.
+    :raises SystemExit: it is no number.
     """
     text = variable(name, default)
-    if not (text.isascii() and text.isdecimal() and int(text) >= least):
-        sys.exit(f'{name} must be a whole number from {least} on, such as {default}.')
+    if not (text.isascii() and text.isdecimal()):
+        sys.exit(f'{name} must be a whole number, such as {default}.')
     return int(text)
 
 
 worker_class = Worker  # one process serves thousands of slow or idle clients, each in a greenlet
-workers = number('WEB_CONCURRENCY', '2', 1)
+workers = number('WEB_CONCURRENCY', '2')
 worker_connections = 10_000
 # Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
 _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -356,7 +356,7 @@ graceful_timeout = 10
 # request is on its way.
 keepalive = 75
 # The number of requests after which a worker is replaced; 0 is never.
-max_requests = number('MAX_REQUESTS', '0', 0)
+max_requests = number('MAX_REQUESTS', '0')
 max_requests_jitter = max_requests // 10
 if 'SCRIPT_NAME' in os.environ:
     os.environ['SCRIPT_NAME'] = variable('SCRIPT_NAME', '')  # which gunicorn reads for each request
