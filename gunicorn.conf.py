@@ -476,18 +476,22 @@ def error_response(status: int, reason: str) -> bytes:
     return '\r\n'.join(lines).encode('latin1') + body
 
 
+# gunicorn, too, finds manage.py in the current directory.
+LOAD_APP = "import sys; sys.path.insert(0, ''); import manage"
+
+
 def on_starting(server: Any) -> None:
     """Check the settings, and make the directory in which the workers add up their metrics.
 
-    :raises SystemExit: a setting is wrong, which a command checks that prints one line; each worker would print it.
+    :raises SystemExit: a setting is wrong. A process that loads the app prints it in one line; each worker would.
         With ``--preload``, the master has loaded the app before gevent patched anything, and the workers would block
         in what the app has already imported.
     """
     if server.cfg.preload_app and issubclass(server.worker_class, ggevent.GeventWorker):
         sys.exit('gunicorn --preload does not work with the gevent worker of this service: remove --preload.')
-    checked = subprocess.run([sys.executable, 'manage.py', 'check_settings'], stdout=subprocess.DEVNULL, check=False)
-    if checked.returncode:
-        sys.exit(checked.returncode)
+    loaded = subprocess.run([sys.executable, '-c', LOAD_APP], stdout=subprocess.DEVNULL, check=False)
+    if loaded.returncode:
+        sys.exit(loaded.returncode)
     if with_metrics:
         os.environ['PROMETHEUS_MULTIPROC_DIR'] = tempfile.mkdtemp(prefix='users-metrics-')
 

@@ -115,6 +115,7 @@ def served(app, folder):
         'TRUSTED_HOSTS': '',
         'PROTECT': 'changes',
         'PROXY_HOPS': '0',
+        'SCRIPT_NAME': '',
     }
     environ.pop('DATABASE_URL', None)
     service = Service(folder, app.config['SQLALCHEMY_DATABASE_URI'], **environ)
