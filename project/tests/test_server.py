@@ -32,7 +32,7 @@ def broken_app():
 
 @needs_gunicorn
 class ServerTestCase(BaseTestCase):
-    served, workers = 'manage:app', 3
+    served, workers = 'manage:app', 2
 
     @classmethod
     def setUpClass(cls):
