@@ -57,7 +57,7 @@ class ForwardedPrefixTest(BaseTestCase):
     def test_prefix_of_a_client_is_ignored_without_trusted_proxies(self) -> None:
         self.assertEqual(self.links('/api', PROXY_HOPS='0'), {''})
 
-    def test_prefix_that_is_none_is_ignored(self) -> None:
+    def test_invalid_prefix_is_ignored(self) -> None:
         self.assertEqual(self.links('//evil.example'), {''})
 
     def test_values(self) -> None:
