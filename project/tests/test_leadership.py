@@ -105,6 +105,7 @@ class LeadershipTest(BaseTestCase):
     def test_connection_that_ends_in_its_check_is_replaced(self):
         self.old.check = lambda: None
         self.old.reject = error('57P03')
+        self.assertEqual(201, self.post())
         self.assertEqual('new', self.name())
 
     def test_check_is_repeated_when_it_is_too_old(self):
@@ -127,6 +128,32 @@ class LeadershipTest(BaseTestCase):
             checks = self.new.checks
             self.name()
             self.assertEqual(checks + 1, self.new.checks)
+
+    def test_new_leader_that_has_no_standby_yet_is_checked_for_each_request(self):
+        self.promote()
+        self.new.check = lambda: rows(['00000002', False])
+        with mock.patch.object(leadership, 'CHECK_SECONDS', 60):
+            leadership._checked.clear()
+            self.assertEqual('new', self.name())
+            checks = self.new.checks
+            self.name()
+            self.assertEqual(checks + 1, self.new.checks)
+            self.assertEqual(201, self.post())
+            self.name()
+            checks = self.new.checks
+            self.name()
+            self.assertEqual(checks, self.new.checks)
+
+    def test_leader_that_comes_back_is_a_new_leader(self):
+        self.promote()
+        self.assertEqual('new', self.name())
+        self.new.check = lambda: rows(['00000002', False])
+        self.old.check = lambda: rows(['00000003', True])
+        hosts._timed_out.clear()
+        with mock.patch.object(leadership, 'SETTLE_SECONDS', 0.3):
+            started = time.monotonic()
+            self.assertEqual('old', self.name())
+            self.assertGreaterEqual(time.monotonic(), started + 0.3)
 
     def test_commit_of_a_new_leader_that_had_no_standby_is_acknowledged_late(self):
         self.promote()

@@ -306,7 +306,9 @@ class HostsTest(BaseTestCase):
             server.reject = fatal('57P03')
         with mock.patch.object(hosts, 'deadline', side_effect=hosts.deadline) as deadline:
             self.get()
+            times = dict(hosts._timed_out)
             self.get()
+            self.assertEqual(times, hosts._timed_out)
             self.servers[1].frozen = self.servers[2].frozen = True
             self.servers[1].reject = self.servers[2].reject = None
             with mock.patch.object(hosts, 'RETRY_SECONDS', 60):
