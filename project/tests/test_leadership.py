@@ -103,6 +103,7 @@ class LeadershipTest(BaseTestCase):
             self.assertEqual('new', self.name())
 
     def test_connection_that_ends_in_its_check_is_replaced(self):
+        self.assertEqual(201, self.post())
         self.old.check = lambda: None
         self.old.reject = error('57P03')
         self.assertEqual(201, self.post())
