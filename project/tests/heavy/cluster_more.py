@@ -18,7 +18,7 @@ class MoreFailoversTest(ClusterCase):
 
     def test_only_postgresql_of_the_leader_killed(self):
         with self.load():
-            self.check_failover(self.patroni.leader.kill_postgres, moves=None)
+            self.check_failover(self.patroni.leader.kill_postgres, moves=False)
 
     def test_leader_frozen_for_30_seconds(self):
         old = self.patroni.leader

@@ -16,7 +16,6 @@ class ProxyCase(ClusterCase):
 
     def serve_behind(self, bouncer):
         """Start HAProxy, PgBouncer before it if it is wanted, and the service."""
-        self.directory.chmod(0o777)  # the proxies' logs are the user postgres's
         proxy = HAProxy(self.directory, self.patroni)
         port = proxy.port
         for program in (proxy, *([PgBouncer(self.directory, port)] if bouncer else [])):

@@ -92,10 +92,10 @@ class ClusterCase(FaultCase):
         self.assertEqual([], lost[:5])
         self.assertGreater(len(added), 40)
 
-    def check_failover(self, fault: Callable[[], object], moves: bool | None = True) -> tuple[Node, float]:
+    def check_failover(self, fault: Callable[[], object], moves: bool = True) -> tuple[Node, float]:
         """Cause a fault under load, and check that writes succeed soon after the leader can commit again.
 
-        :param moves: whether another node becomes the leader; None if either will do.
+        :param moves: whether another node becomes the leader; if not, the same one may.
         :returns: the leader afterwards, and when the fault was caused.
         """
         old = self.patroni.leader
@@ -103,13 +103,14 @@ class ClusterCase(FaultCase):
             wait_until(lambda: self.commits.first(old, 0), 20, 'the leader commits')
             lost = time.monotonic()
             fault()
+            since = lost if moves else time.monotonic()  # the old leader may have committed before the fault
+            nodes = [node for node in self.patroni.nodes if not moves or node is not old]
 
             def committing() -> Node | None:
-                nodes = [node for node in self.patroni.nodes if moves is None or moves == (node is not old)]
-                return next((node for node in nodes if self.commits.first(node, lost)), None)
+                return next((node for node in nodes if self.commits.first(node, since)), None)
 
             leader = wait_until(committing, FAILOVER_SECONDS, f'another leader commits; {self.patroni.log()}')
-            can_commit = self.commits.first(leader, lost) or 0.0
+            can_commit = self.commits.first(leader, since) or 0.0
             wait_until(lambda: self.first_success(can_commit), 20, 'a user is added')
             time.sleep(2)  # for more of the history
         name = self.id().rpartition('.')[2]
