@@ -33,7 +33,7 @@ import gc
 import os
 import threading
 
-import greenlet
+import gevent
 
 from manage import app
 
@@ -41,7 +41,7 @@ from manage import app
 @app.get('/greenlets')
 def count_greenlets():
     gc.collect()
-    found = [o for o in gc.get_objects() if issubclass(type(o), greenlet.greenlet) and not o.dead]
+    found = [o for o in gc.get_objects() if issubclass(type(o), gevent.Greenlet) and not o.dead]
     resolvers = [one for one in threading.enumerate() if one.name.startswith('resolver')]  # a pool, which stays
     return {'pid': os.getpid(), 'greenlets': len(found) - len(resolvers)}
 """
