@@ -16,7 +16,7 @@ from project.tests.support.nginx import Nginx
 from project.tests.support.recorder import Recorder
 from project.tests.support.servers import wait_until
 
-UNLIMITED = {'REQUESTS_PER_SECOND': '10000', 'ADDITIONS_PER_SECOND': '10000'}
+UNLIMITED = {'REQUESTS_PER_SECOND': '9999', 'ADDITIONS_PER_SECOND': '9999'}
 CLOCK_SECONDS = 5
 
 

@@ -32,7 +32,7 @@ class AttackCase(unittest.TestCase):
     :cvar settings: environment variables of the service.
     """
 
-    limits = {'REQUESTS_PER_SECOND': '10000', 'ADDITIONS_PER_SECOND': '10000'}
+    limits = {'REQUESTS_PER_SECOND': '9999', 'ADDITIONS_PER_SECOND': '9999'}
     settings = {'LOG_LEVEL': 'DEBUG', 'WEB_CONCURRENCY': '1', 'PROXY_HOPS': '1'}
     folder: Path
 
