@@ -31,6 +31,7 @@ from project.database.errors import BY_SQLSTATE, DeadlineExceeded, Disconnected,
 POOL_SECONDS = 1  # to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
 TRANSACTIONS = (None, 'writes')  # the engines that write
 SQLITE_PAUSE = 0.0005  # seconds between two tries to take SQLite's write lock
+SQLITE_TURN = 0.002  # seconds, in which another worker takes the lock that this one had to wait for
 # Execution options of statements.
 LOCK_TIMEOUT = 'lock_timeout'  # milliseconds
 KEEP_POOL = 'keep_pool'  # a bool
@@ -116,8 +117,13 @@ def _begin_immediate(connection: Connection) -> None:
 
     A transaction that reads first and writes later could not wait for its turn: SQLite fails it at once.
     SQLite's own ``busy_timeout`` would block the thread, and with it all requests of a gevent worker.
+
+    SQLite does not queue those who wait, so that a busy worker could take the lock again and again. After a worker had
+    to wait for the lock, it leaves the lock to the others for ``SQLITE_TURN``, once.
     """
     end = connecting.end_of_call()
+    if _waited.pop(connection.engine, False):
+        time.sleep(SQLITE_TURN)
     while time.monotonic() < end:
         try:
             connection.exec_driver_sql('BEGIN IMMEDIATE')
@@ -125,10 +131,12 @@ def _begin_immediate(connection: Connection) -> None:
         except OperationalError as error:
             if not isinstance(translate(error), RolledBack):
                 raise
+        _waited[connection.engine] = True
         time.sleep(SQLITE_PAUSE)
     raise DeadlineExceeded
 
 
+_waited: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
 _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from project import db
 from project.api.models import User
 from project.database import connecting, errors
+from project.database.engine import SQLITE_PAUSE, SQLITE_TURN
 from project.database.functions import folded, unindexed
 from project.tests.base import dispose, make_app, skip_syncs
 
@@ -56,12 +57,17 @@ class SQLiteTest(unittest.TestCase):
         def release(seconds):
             if seconds:  # else it is the batcher that lets others run
                 pauses.append(seconds)
-                other.execute('ROLLBACK')
+                if other.in_transaction:
+                    other.execute('ROLLBACK')
 
         with mock.patch('project.database.engine.time.sleep', side_effect=release):
-            response = self.app.test_client().post('/users', json={'username': 'a', 'email': 'a@example.com'})
-        self.assertEqual(response.status_code, 201)
-        self.assertEqual(len(pauses), 1)
+            codes = [self.add(f'{number}@example.com') for number in range(3)]
+        self.assertEqual(codes, [201] * 3)
+        # After it had to wait, it leaves the lock to other workers for a turn.
+        self.assertEqual(pauses, [SQLITE_PAUSE, SQLITE_TURN])
+
+    def add(self, email):
+        return self.app.test_client().post('/users', json={'username': 'a', 'email': email}).status_code
 
     def test_command_waits_for_the_write_lock_as_long_as_it_takes(self):
         other = sqlite3.connect(self.file, isolation_level=None)
