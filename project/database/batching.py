@@ -6,8 +6,8 @@ pays for a round trip and a connection. Run together, they pay once. The rule:
     A call that arrives while no batch of its lane is running leads one.
     A call that arrives while one is running waits, and runs in the next batch with all others that wait.
 
-There is no timer and no delay. A leader only lets those threads run first that are ready to run, because they may bring
-calls for its batch. An idle service sends each statement at once. No result comes from a statement that was sent before
+There is no timer. A leader only lets those threads run first that are ready, because they may bring calls for its
+batch. An idle service sends each statement at once. No result comes from a statement that was sent before
 its call arrived. Nothing is cached.
 
 The race, from start to end, with one lane and the calls A, B and C:
@@ -156,8 +156,7 @@ class Batcher:
         except BaseException:  # such as GreenletExit
             self._leave(key, lane, call)
             raise
-        batch: list[_Call] = []
-        later: list[_Call] = []
+        batch, later = [], []
         with self._lock:  # a call that leaves from here on has been sent all the same
             for member in lane.waiting:
                 fits = member.end <= call.end + SLACK_SECONDS and len(batch) < MAX_CALLS

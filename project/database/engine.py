@@ -24,14 +24,12 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from project.database import connecting, hosts, leadership
+from project.database import connecting, hosts, leadership, sqlite
 from project.database.connecting import TimedOut
-from project.database.errors import BY_SQLSTATE, DeadlineExceeded, Disconnected, RolledBack, translate
+from project.database.errors import BY_SQLSTATE, Disconnected
 
 POOL_SECONDS = 1  # to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
 TRANSACTIONS = (None, 'writes')  # the engines that write
-SQLITE_PAUSE = 0.0005  # seconds between two tries to take SQLite's write lock
-SQLITE_TURN = 0.002  # seconds, in which another worker takes the lock that this one had to wait for
 # Execution options of statements.
 LOCK_TIMEOUT = 'lock_timeout'  # milliseconds
 KEEP_POOL = 'keep_pool'  # a bool
@@ -63,7 +61,7 @@ def configure(app: Flask) -> None:
     app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
     app.config['SQLALCHEMY_BINDS'] = {
         'reads': autocommit,
-        # SQLite's begin event, below, is what waits for the write lock.
+        # The begin event in sqlite.py is what waits for the write lock.
         'writes': dict(autocommit if on_postgresql else transactions),
         # PostgreSQL's server-side cursors need a transaction, and READ COMMITTED gives each a snapshot of its own.
         # SQLite's transactions would block writers.
@@ -82,12 +80,12 @@ def listen(name: str | None, engine: Engine) -> None:
     :param engine: the engine.
     """
     if engine.dialect.name == 'sqlite':
-        event.listen(engine, 'connect', _set_pragmas)
+        event.listen(engine, 'connect', sqlite.set_pragmas)
         if name == 'streams':
             event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA cache_size=-256'))  # KiB
         if name in TRANSACTIONS:
             event.listen(engine, 'connect', lambda connection, _: connection.execute('PRAGMA busy_timeout=0'))
-            event.listen(engine, 'begin', _begin_immediate)
+            event.listen(engine, 'begin', sqlite.begin_immediate)
         return
     psycopg2.extensions.set_wait_callback(connecting.wait)
     event.listen(engine, 'do_connect', _connect)
@@ -104,39 +102,6 @@ def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[
     return connection
 
 
-def _set_pragmas(connection: Any, record: Any) -> None:
-    # Transactions are begun by _begin_immediate: the driver would begin them late, and not at all before DDL.
-    connection.isolation_level = None
-    # The default of "synchronous", FULL, stays: an acknowledged write survives a power cut.
-    for pragma in ('busy_timeout=3000', 'journal_mode=WAL', 'foreign_keys=ON'):
-        connection.execute(f'PRAGMA {pragma}')
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """Begin a transaction with SQLite's write lock; wait for the lock without blocking gevent's other greenlets.
-
-    A transaction that reads first and writes later could not wait for its turn: SQLite fails it at once.
-    SQLite's own ``busy_timeout`` would block the thread, and with it all requests of a gevent worker.
-
-    SQLite does not queue those who wait, so that a busy worker could take the lock again and again. After a worker had
-    to wait for the lock, it leaves the lock to the others for ``SQLITE_TURN``, once.
-    """
-    end = connecting.end_of_call()
-    if _waited.pop(connection.engine, False):
-        time.sleep(SQLITE_TURN)
-    while time.monotonic() < end:
-        try:
-            connection.exec_driver_sql('BEGIN IMMEDIATE')
-            return
-        except OperationalError as error:
-            if not isinstance(translate(error), RolledBack):
-                raise
-        _waited[connection.engine] = True
-        time.sleep(SQLITE_PAUSE)
-    raise DeadlineExceeded
-
-
-_waited: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
 _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 

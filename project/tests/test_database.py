@@ -16,8 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from project import db
 from project.api.models import User
 from project.database import connecting, errors
-from project.database.engine import SQLITE_PAUSE, SQLITE_TURN
 from project.database.functions import folded, unindexed
+from project.database.sqlite import PAUSE_SECONDS, TURN_SECONDS
 from project.tests.base import dispose, make_app, skip_syncs
 
 
@@ -60,11 +60,11 @@ class SQLiteTest(unittest.TestCase):
                 if other.in_transaction:
                     other.execute('ROLLBACK')
 
-        with mock.patch('project.database.engine.time.sleep', side_effect=release):
+        with mock.patch('project.database.sqlite.time.sleep', side_effect=release):
             codes = [self.add(f'{number}@example.com') for number in range(3)]
         self.assertEqual(codes, [201] * 3)
         # After it had to wait, it leaves the lock to other workers for a turn.
-        self.assertEqual(pauses, [SQLITE_PAUSE, SQLITE_TURN])
+        self.assertEqual(pauses, [PAUSE_SECONDS, TURN_SECONDS])
 
     def add(self, email):
         return self.app.test_client().post('/users', json={'username': 'a', 'email': email}).status_code
@@ -80,7 +80,7 @@ class SQLiteTest(unittest.TestCase):
             other.execute('ROLLBACK')
 
         self.enterContext(mock.patch.object(connecting, 'CALL_SECONDS', 0.01))
-        with mock.patch('project.database.engine.time.sleep', side_effect=release):
+        with mock.patch('project.database.sqlite.time.sleep', side_effect=release):
             db.session.add(User('a', 'a@example.com'))
             db.session.commit()
         self.assertEqual(db.session.query(User).count(), 1)

@@ -6,7 +6,7 @@ from sqlalchemy import Column, Integer, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from project import db, readiness
-from project.database import Database
+from project.database import reading
 from project.database.errors import CircuitOpen
 from project.tests.test_migrations import HEAD, MigrationTestCase
 
@@ -97,7 +97,7 @@ class ReadinessTest(MigrationTestCase):
         for path in ('/health', '/users'):
             with (
                 self.subTest(path=path),
-                mock.patch.object(Database, '_fetch', autospec=True, side_effect=Database._fetch) as fetch,
+                mock.patch('project.database.fetch', side_effect=reading.fetch) as fetch,
             ):
                 self.assertEqual(self.client.get(path).status_code, 200)
                 self.assertEqual(fetch.call_count, 1)
