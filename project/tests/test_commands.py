@@ -5,9 +5,7 @@ import importlib.util
 import io
 import os
 import re
-import secrets
 import shutil
-import socket
 import tempfile
 import unittest
 from pathlib import Path
@@ -17,23 +15,18 @@ import flask_migrate
 from click.testing import CliRunner
 from flask.cli import FlaskGroup
 from sqlalchemy import Column, Integer, Table, inspect, text
-from sqlalchemy.exc import OperationalError
 from werkzeug.test import Client
 
 import project
-from project import config, create_app, database_urls, db, readiness
+from project import config, create_app, db, readiness
 from project.api.models import User
 from project.bench import BenchError
 from project.commands import waiting
-from project.database import hosts
-from project.tests.base import ROOT, dispose, make_app, scratch_database, url_of_tests
-from project.tests.support.fake_postgres import FakePostgres
+from project.tests.base import ROOT, dispose, scratch_database
 from project.tests.support.servers import needs_gunicorn
 from project.tests.test_config import KEY
 from project.tests.test_migrations import HEAD, MIGRATIONS, NOON, OLD
 from project.timestamps import utcnow
-
-SECONDS = 30
 
 
 class Scratch(config.DevelopmentConfig):
@@ -354,91 +347,6 @@ class WritingMigrationsTest(CommandTestCase):
         self.assertIn('Applied', self.run_command('db', 'upgrade'))
 
 
-class WaitingTest(CommandTestCase):
-    def connect_with(self, *errors):
-        """Let connecting fail with these messages of libpq, one after the other, and work after that."""
-        connect, outcomes = db.engine.connect, [OperationalError('', {}, Exception(error)) for error in errors[::-1]]
-        self.enterContext(mock.patch.object(db.engine, 'connect', lambda: raise_first(outcomes) or connect()))
-        return self.enterContext(mock.patch('time.sleep'))
-
-    def test_server_that_starts_is_waited_for_which_is_announced_once(self):
-        prefix = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
-        sleep = self.connect_with(
-            f'{prefix}Connection refused\n\tIs the server running?',
-            f'{prefix}FATAL:  the database system is starting up',
-            f'{prefix}FATAL:  the database system is not yet accepting connections',
-        )
-        said = self.run_command('recreate_db')
-        self.assertEqual(sleep.call_count, 3)
-        self.assertRegex(said, r'\AWaiting up to 30 s for the database .*: Connection refused\nDropped')
-        self.assertEqual(self.users(), [])
-
-    def test_server_that_does_not_start_is_reported_in_time(self):
-        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
-        for command in (['recreate_db'], ['db', 'upgrade'], ['seed_db']):
-            with self.subTest(command=command):
-                self.connect_with('Connection refused\nreally')
-                self.run_command(*command, code=r'\ANo database after 0 s: .*: Connection refused\Z')
-
-    def test_error_that_stays_is_reported_at_once(self):
-        for error in ('FATAL:  password authentication failed for user "ann"', 'unable to open database file'):
-            with self.subTest(error=error):
-                sleep = self.connect_with(error)
-                words = error.removeprefix('FATAL:  ')
-                self.run_command('seed_db', code=rf'\ACannot connect to the database .*: {words}\Z')
-                sleep.assert_not_called()
-
-    def assert_reported(self, url, words):
-        """Check that waiting for the database at ``url`` ends with these words, without its password."""
-        app = make_app(SQLALCHEMY_DATABASE_URI=url)
-        self.addCleanup(dispose, app)
-        with app.app_context(), self.assertRaises(SystemExit) as end:
-            waiting.wait_for_database()
-        self.assertRegex(str(end.exception), words)
-        self.assertNotIn('secret', str(end.exception))
-
-    def test_unknown_host_is_reported_at_once(self):
-        words = r'\ACannot connect to the database users at nowhere:5432: the name of a database host is unknown\Z'
-        with mock.patch('socket.getaddrinfo', side_effect=socket.gaierror):
-            self.assert_reported('postgres://u:secret@nowhere/users', words)
-
-    def test_server_without_the_database_or_the_user_is_reported_at_once(self):
-        url = url_of_tests()
-        if url.get_backend_name() != 'postgresql':
-            self.skipTest('SQLite has no server')
-        where = re.escape(f'{url.host}:{url.port or 5432}')
-        for change, words in (
-            ({'database': 'no_such_database'}, f'no_such_database at {where}: .*does not exist'),
-            ({'username': 'nobody', 'password': 'secret'}, f'{url.database} at {where}: .*"nobody"'),
-        ):
-            with self.subTest(change=change):
-                wrong = url.set(**change).render_as_string(hide_password=False)
-                self.assert_reported(wrong, rf'\ACannot connect to the database {words}')
-
-    def test_file_that_is_no_database_is_reported_at_once(self):
-        words = r'\ACannot connect to the database .*test_commands\.py: file is not a database\Z'
-        self.assert_reported(f'sqlite:///{__file__}', words)
-
-    def test_server_that_does_not_respond_is_waited_for(self):
-        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
-        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.1))
-        server = self.enterContext(FakePostgres())
-        server.frozen = True
-        words = rf'\ANo database after 0 s: users at 127\.0\.0\.1:{server.port}: .*did not respond in time\Z'
-        self.assert_reported(server.url, words)
-
-    def test_server_that_refuses_connections_is_waited_for(self):
-        self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
-        words = r'\ANo database after 0 s: users at 127\.0\.0\.1:1, localhost:1: Connection refused\Z'
-        self.assert_reported('postgres://u:secret@/users?host=127.0.0.1:1&host=localhost:1', words)
-
-
-def raise_first(errors):
-    """Raise the errors that are left, one at a time."""
-    if errors:
-        raise errors.pop()
-
-
 class ProductionCommandsTest(CommandTestCase):
     settings = ScratchProduction
 
@@ -577,82 +485,3 @@ class OtherCommandsTest(CommandTestCase):
             manage = self.load_manage(APP_SETTINGS=f'{__name__}.{self.settings.__name__}')
             manage.manager.handle('manage.py', ['runserver', '-p', '0'])
         run.assert_called_once()
-
-
-def flatten(suite):
-    """Yield the tests of a suite of suites."""
-    for test in suite:
-        if isinstance(test, unittest.TestSuite):
-            yield from flatten(test)
-        else:
-            yield test
-
-
-class RunTestsTest(CommandTestCase):
-    """The commands test and cov; ``test_lesson`` starts them in processes of their own."""
-
-    def setUp(self):
-        super().setUp()
-        self.enterContext(mock.patch.dict(os.environ, {database_urls.REPLACED: ''}))
-
-    def test_test_runs_the_modules_that_are_named(self):
-        for names, modules in (
-            (['test_config'], {'test_config'}),
-            (['test_config.py', 'test_users'], {'test_config', 'test_users'}),
-            (['test_config', 'plans.PlanTest'], {'test_config', 'plans'}),  # of heavy/, and one class
-            ([], {path.stem for path in (ROOT / 'project' / 'tests').glob('test*.py')}),
-        ):
-            for successful, code in ((True, 0), (False, 1)):
-                with self.subTest(names=names), mock.patch('unittest.TextTestRunner.run') as run:
-                    run.return_value.wasSuccessful.return_value = successful
-                    self.run_command('test', *names, code=code)
-                    tests = flatten(run.call_args.args[0])
-                    self.assertEqual({type(test).__module__.split('.')[-1] for test in tests}, modules)
-
-    def test_test_of_an_unknown_module_fails(self):
-        self.run_command('test', 'test_nothing', code='There is no module of tests named test_nothing.')
-
-    def test_test_of_an_unknown_class_or_method_fails(self):
-        for name in ('Nope', 'ScratchProduction.nope', 'Nope.nope'):
-            with self.subTest(name=name):
-                line = rf'\AThere is no test named {name} in test_commands\.\Z'
-                self.run_command('test', f'test_commands.{name}', code=line)
-
-    def check_one_line(self, test_url, line):
-        """Check that the tests are not run on this database, for a reason that is one line."""
-        with (
-            mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url),
-            mock.patch('unittest.TextTestRunner.run') as run,
-            self.subTest(test_url=test_url),
-        ):
-            self.run_command('test', code=rf'\A{line}\Z')
-            run.assert_not_called()
-
-    def test_test_database_that_cannot_be_used_is_one_line(self):
-        for test_url, line in (
-            (
-                'postgres://u:secret@127.0.0.1:1/t',
-                r'Cannot connect to .*//u:\*\*\*@127.0.0.1:1/t: .* Check DATABASE_TEST_URL\.',
-            ),
-            ('sqlite:////nowhere/t.db', 'DATABASE_TEST_URL names an SQLite file in a folder that does not exist; .*'),
-            ('sqlite://', 'DATABASE_TEST_URL must name .*'),
-            (f'sqlite:///{__file__}', 'Cannot connect to the test database .*: file is not a database. Check .*'),
-            ('postgres://u:secret@h/t?nonsense=1', 'DATABASE_TEST_URL cannot be used: .*"nonsense"; .*'),
-            (config.BaseConfig.SQLALCHEMY_DATABASE_URI, 'DATABASE_TEST_URL names the database of DATABASE_URL.*'),
-        ):
-            self.check_one_line(test_url, line)
-
-    def test_test_database_that_does_not_exist_is_one_line_with_the_command_that_creates_it(self):
-        if db.engine.dialect.name != 'postgresql':
-            self.skipTest('SQLite creates its files')
-        url = url_of_tests()
-        name = f'users_lesson_{secrets.token_hex(4)}'
-        missing = url.set(database=f"{name}'s").render_as_string(hide_password=False)
-        host, port = url.host, url.port or 5432
-        self.check_one_line(missing, rf"The test database {name}'s does not exist\. Create it with: createdb .*")
-        command = re.escape(f'createdb -h {host} -p {port} -U {url.username} {name}')
-        self.check_one_line(
-            url.set(port=port, database=name).render_as_string(hide_password=False), f'The test .*: {command}'
-        )
-        stranger = url.set(username=name, password='wrong').render_as_string(hide_password=False)
-        self.check_one_line(stranger, rf'Cannot connect to .*//{name}:\*\*\*@.*: .* Check DATABASE_TEST_URL\.')
