@@ -19,8 +19,9 @@ from playwright.sync_api import expect, sync_playwright
 
 from project.tests.base import ROOT
 from project.tests.support.browsing import CHROMIUM_OPTIONS, build_page
+from project.tests.support.clients import Response
 from project.tests.support.nginx import Nginx
-from project.tests.support.servers import HOST, SLACK_SECONDS, Response, Server, free_port, manage, wait_until
+from project.tests.support.servers import HOST, SLACK_SECONDS, Server, free_port, manage, wait_until
 
 NGINX = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log;

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from project import db
 from project.api.models import User, _select_by_ids
-from project.database import compiled
+from project.database.reading import compiled
 from project.database.streams import SETTINGS
 from project.tests.base import BaseTestCase
 
