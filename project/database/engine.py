@@ -89,7 +89,6 @@ def listen(name: str | None, engine: Engine) -> None:
         return
     psycopg2.extensions.set_wait_callback(connecting.wait)
     event.listen(engine, 'do_connect', _connect)
-    event.listen(engine, 'connect', _note_time)
     event.listen(engine, 'checkout', lambda connection, record, _: _reject_stale(engine, connection, record))
     event.listen(engine, 'handle_error', _replace_unreadable)
     event.listen(engine, 'handle_error', _judge_pool)
@@ -99,6 +98,7 @@ def listen(name: str | None, engine: Engine) -> None:
 def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[str, Any]) -> Any:
     connection, record.info[SERVER] = hosts.connect(arguments)
     record.info['is_abandoned'] = partial(leadership.is_abandoned, connection, record.info[SERVER], arguments)
+    record.info['connected_at'] = time.monotonic()
     return connection
 
 
@@ -108,10 +108,6 @@ _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 def discard_older(engine: Engine) -> None:
     """Let the pool replace each connection that it has now before it is used again."""
     _discarded_at[engine] = time.monotonic()
-
-
-def _note_time(connection: Any, record: ConnectionPoolEntry) -> None:
-    record.info['connected_at'] = time.monotonic()
 
 
 def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:

@@ -1,7 +1,7 @@
 """A PostgreSQL node under Patroni, in processes on the loopback address.
 
 The settings of Patroni are those of production (project/db/cluster), with two exceptions that make the tests faster:
-it looks at the cluster every 2 s instead of every 10 s, and a standby looks for its primary every 500 ms.
+it looks at the cluster every 2 s instead of every 5 s, and a standby looks for its primary every 500 ms.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     'ttl': TTL_SECONDS,
     'loop_wait': 2,
     'retry_timeout': 5,
+    'primary_start_timeout': 30,
     'synchronous_mode': 'quorum',
     'synchronous_mode_strict': True,
     'failsafe_mode': True,
