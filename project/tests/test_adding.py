@@ -51,6 +51,7 @@ class AddingTest(BaseTestCase):
         patch.start()
         self.addCleanup(mock.patch.stopall)
         self.block()
+        self.inserts.clear()
         first = post(self.app, 'first@example.com')
         # SQLite waits before the INSERT, with the beginning of the transaction.
         self.wait_until(lambda: self.inserts if self.on_postgresql else self.batcher.running)
