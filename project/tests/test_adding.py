@@ -99,7 +99,7 @@ class AddingTest(BaseTestCase):
         self.assertEqual({one.ended().json['message'] for one in posts[1:3]}, {TAKEN})
         self.assertEqual(self.count_users(), 3)
 
-    def test_email_that_is_taken_does_not_fail_the_others_of_its_batch(self):
+    def test_taken_email_does_not_fail_the_others_of_its_batch(self):
         self.add_user('dan', 'dan@example.com')
         with self.writes_blocked():
             posts = self.post_while_blocked('a@example.com', 'DAN@example.com', 'b@example.com')

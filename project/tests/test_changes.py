@@ -82,13 +82,13 @@ class PatchTest(ChangeTestCase):
         self.assert_failure(response, 400, 'Invalid payload.', {'email': 'must be an email address'})
         self.assertEqual(self.list_users(), [self.ann])
 
-    def test_body_that_is_no_object_is_refused(self):
+    def test_body_that_is_not_an_object_is_rejected(self):
         for body in NO_OBJECTS:
             with self.subTest(body=body[:60]):
                 response = self.client.patch(self.path, data=body, content_type=JSON, headers=BEARER)
                 self.assert_failure(response, 400, 'Invalid payload.', {'body': 'must be a JSON object'})
 
-    def test_id_and_moment_cannot_be_changed(self):
+    def test_id_and_created_at_cannot_be_changed(self):
         response = self.patch({'id': 77, 'created_at': '2000-01-01T00:00:00Z', 'x': 1})
         self.assertEqual((response.status_code, response.json['data']), (200, self.ann))
 
@@ -98,7 +98,7 @@ class PatchTest(ChangeTestCase):
                 response = self.patch({'email': email})
                 self.assertEqual((response.status_code, response.json['data']['email']), (200, email.strip()))
 
-    def test_email_of_another_user_is_refused(self):
+    def test_email_of_another_user_is_rejected(self):
         self.add_user('bee', 'bee@example.com')
         for email in ('bee@example.com', 'BEE@example.com', ' bee@example.com'):
             with self.subTest(email=email):
@@ -106,7 +106,7 @@ class PatchTest(ChangeTestCase):
                 self.assert_failure(response, 400, 'Sorry. That email already exists.')
         self.assertEqual(self.client.get(self.path).json['data'], self.ann)
 
-    def test_nobody_cannot_be_changed(self):
+    def test_change_of_a_missing_user_is_a_404(self):
         for user_id in ('999999', 'x', '9' * 30, '-1'):
             with self.subTest(user_id=user_id):
                 response = self.patch({'username': 'x'}, f'/users/{user_id}')
@@ -121,16 +121,16 @@ class DeleteTest(ChangeTestCase):
         self.assert_failure(self.client.get(self.path), 404, 'User does not exist')
         self.assertEqual(self.list_users(), [bee])
 
-    def test_user_is_removed_once(self):
+    def test_second_removal_is_a_404(self):
         self.assertEqual(self.delete().status_code, 204)
         self.assert_failure(self.delete(), 404, 'User does not exist')
 
-    def test_nobody_cannot_be_removed(self):
+    def test_removal_of_a_missing_user_is_a_404(self):
         for user_id in ('999999', 'x', '9' * 30):
             with self.subTest(user_id=user_id):
                 self.assert_failure(self.delete(f'/users/{user_id}'), 404, 'User does not exist')
 
-    def test_email_is_free_again(self):
+    def test_email_of_a_removed_user_can_be_added_again(self):
         self.delete()
         self.assertGreater(self.add_user()['id'], self.ann['id'])
 
@@ -168,11 +168,11 @@ class ConditionTest(ChangeTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertTrue(response.json['data']['active'])
 
-    def test_unknown_user_is_not_found_with_any_condition(self):
+    def test_unknown_user_is_a_404_with_any_precondition(self):
         for header in ('If-None-Match', 'If-Match'):
             self.assert_failure(self.client.get('/users/999999', headers={header: '*'}), 404)
 
-    def test_change_of_what_the_client_has_seen_is_made(self):
+    def test_change_with_a_matching_if_match_is_made(self):
         for header in (self.tag, f'"x", {self.tag}', '*'):
             with self.subTest(header=header):
                 before = self.client.get(self.path).headers['ETag']
@@ -180,7 +180,7 @@ class ConditionTest(ChangeTestCase):
                 self.assertEqual(response.status_code, 200, response.text)
         self.assertEqual(self.delete(If_Match=response.headers['ETag']).status_code, 204)
 
-    def test_change_of_something_else_is_refused(self):
+    def test_change_with_another_if_match_is_rejected(self):
         seen = self.client.get(self.path).json['data']
         # A weak tag never matches here: RFC 9110 section 13.1.1 requires the strong comparison.
         for header in ('"x"', '', 'x', f'W/{self.tag}', f'{self.tag}x'):
@@ -190,7 +190,7 @@ class ConditionTest(ChangeTestCase):
                 self.assert_failure(self.delete(If_Match=header), 412, CHANGED)
         self.assertEqual(self.client.get(self.path).json['data'], seen)
 
-    def test_second_of_two_who_edit_is_told(self):
+    def test_second_of_two_edits_of_one_version_is_a_412(self):
         self.assertEqual(self.patch({'username': 'first'}, If_Match=self.tag).status_code, 200)
         self.assert_failure(self.patch({'username': 'second'}, If_Match=self.tag), 412, CHANGED)
         self.assert_failure(self.delete(If_Match=self.tag), 412, CHANGED)
@@ -207,7 +207,7 @@ class ConditionTest(ChangeTestCase):
 
         return mock.patch.object(Database, 'write', write)
 
-    def test_change_between_reading_and_writing_is_noticed(self):
+    def test_user_that_is_changed_between_reading_and_writing_is_a_412(self):
         for number, change in enumerate((lambda **h: self.patch({'username': 'second'}, **h), self.delete)):
             for changes in ({'username': f'{number}'}, {'email': f'{number}@example.com'}, {'active': not number}):
                 with self.subTest(change=number, meanwhile=changes):
@@ -222,7 +222,7 @@ class ConditionTest(ChangeTestCase):
             with self.subTest(status=status), self.meanwhile(lambda: self.patch({'username': 'first'})):
                 self.assertEqual(change(If_Match='*').status_code, status)
 
-    def test_change_of_others_fields_is_kept_without_a_condition(self):
+    def test_simultaneous_change_of_another_field_is_kept_without_if_match(self):
         with self.meanwhile(lambda: self.patch({'username': 'first'})):
             response = self.patch({'active': True})
         self.assertEqual(response.json['data'], self.ann | {'username': 'first', 'active': True})
@@ -234,7 +234,7 @@ class ConditionTest(ChangeTestCase):
                     self.assert_failure(change(**headers), 404, 'User does not exist')
                 self.path = f'/users/{self.add_user()["id"]}'
 
-    def test_email_that_is_taken_between_reading_and_writing_is_noticed(self):
+    def test_email_that_is_taken_between_reading_and_writing_is_a_400(self):
         with self.meanwhile(lambda: self.add_user('bee', 'bee@example.com')):
             self.assert_failure(self.patch({'email': 'Bee@example.com'}), 400, 'Sorry. That email already exists.')
         self.assertEqual(self.client.get(self.path).json['data'], self.ann)
@@ -340,7 +340,7 @@ class TokenTest(ChangeTestCase):
             with self.subTest(method=method, path=path):
                 self.assertEqual(client.open(path, method=method).status_code, code)
 
-    def test_token_is_checked_before_the_request_is(self):
+    def test_token_is_checked_before_the_body(self):
         for method, path in (('DELETE', '/users/999999'), ('PATCH', '/users/x')):
             with self.subTest(method=method):
                 self.assert_failure(self.client.open(path, method=method, data=b'x'), 401)

@@ -163,7 +163,7 @@ class DatabaseCommandsTest(CommandTestCase):
         db.session.commit()
         self.assertEqual(self.run_command('seed_db'), 'Added 1 user; 1 user already existed.\n')
 
-    def test_seed_db_adds_as_many_users_as_are_asked_for(self):
+    def test_seed_db_adds_the_requested_number_of_users(self):
         self.run_command('recreate_db')
         with mock.patch('project.commands.users.BATCH', 10):
             for count in (1, 10, 25):
@@ -178,7 +178,7 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertLess(moments[-1], utcnow())
         self.assertEqual({user.active for user in newest}, {True, False})
 
-    def test_seed_db_refuses_a_count_that_is_none(self):
+    def test_seed_db_rejects_a_count_below_one(self):
         self.run_command('recreate_db')
         for count in ('0', '-1'):
             with self.subTest(count=count):
@@ -399,7 +399,7 @@ class OtherCommandsTest(CommandTestCase):
             with mock.patch('project.bench.measure', return_value=[{'failed': 0}]):
                 self.run_command('bench')
 
-    def test_shell_has_what_one_works_with(self):
+    def test_shell_has_app_db_and_user(self):
         with mock.patch('code.interact') as interact:
             self.run_command('shell', '--no-ipython', '--no-bpython', '--no-ptipython', '--no-ptpython')
         names = interact.call_args.kwargs['local']
@@ -443,7 +443,7 @@ class OtherCommandsTest(CommandTestCase):
         self.addCleanup(dispose, run.call_args.args[2])
         self.assertEqual((run.call_args.kwargs['use_debugger'], run.call_args.kwargs['use_reloader']), (False, True))
 
-    def test_flask_shell_has_what_one_works_with(self):
+    def test_flask_shell_has_app_db_and_user(self):
         names = self.manage.app.make_shell_context()
         self.assertEqual((names['app'], names['db'], names['User']), (self.manage.app, db, User))
 

@@ -47,7 +47,7 @@ class SQLiteTest(unittest.TestCase):
             for path, count in (('/users', 2001), ('/users?limit=10', 10)):
                 self.assertEqual(len(self.app.test_client().get(path).json['data']['users']), count)
 
-    def test_write_lock_is_waited_for_without_blocking_the_thread(self):
+    def test_wait_for_the_write_lock_does_not_block_the_thread(self):
         other = sqlite3.connect(self.file, isolation_level=None)
         self.addCleanup(other.close)
         other.execute('BEGIN IMMEDIATE')
@@ -85,7 +85,7 @@ class SQLiteTest(unittest.TestCase):
             db.session.commit()
         self.assertEqual(db.session.query(User).count(), 1)
 
-    def test_other_errors_than_a_lock_are_not_waited_for(self):
+    def test_other_errors_than_a_lock_end_the_wait(self):
         full = OperationalError('BEGIN IMMEDIATE', {}, sqlite_error(sqlite3.SQLITE_FULL))
         with (
             mock.patch('sqlalchemy.engine.Connection.exec_driver_sql', side_effect=full) as begin,

@@ -137,7 +137,7 @@ class UnavailableTest(BaseTestCase):
         with mock.patch('psycopg2.connect', side_effect=psycopg2.OperationalError('secret')):
             self.check_503(client)
 
-    def test_postgresql_that_is_frozen(self):
+    def test_postgresql_that_does_not_respond(self):
         client = self.client_of_postgresql()
         with mock.patch('psycopg2.connect', side_effect=TimedOut('secret')) as connect:
             self.check_503(client)
@@ -171,7 +171,7 @@ class UnavailableTest(BaseTestCase):
         other.close()
         self.assertEqual(client.delete(f'/users/{user_id}', headers=BEARER).status_code, 204)
 
-    def test_pool_that_is_empty(self):
+    def test_pool_that_is_exhausted(self):
         with mock.patch('sqlalchemy.pool.QueuePool._do_get', side_effect=PoolTimeout('secret')):
             dispose(self.app)
             self.check_503(self.client)

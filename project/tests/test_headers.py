@@ -52,14 +52,14 @@ class HeadersTestCase(BaseTestCase):
 
 
 class CorsTest(HeadersTestCase):
-    def test_every_answer_may_be_read_by_any_origin(self):
+    def test_every_response_may_be_read_by_any_origin(self):
         for response in self.responses(**ORIGIN):
             self.assertEqual(response.headers['Access-Control-Allow-Origin'], '*')
             self.assertNotIn('Access-Control-Allow-Credentials', response.headers)
             exposed = set(response.headers['Access-Control-Expose-Headers'].split(', '))
             self.assertEqual(exposed, {'ETag', 'Link', 'Location', 'Retry-After', 'X-Request-ID'})
 
-    def test_configured_origins_only_may_read(self):
+    def test_only_configured_origins_may_read(self):
         origins = 'https://shop.example, http://localhost:3000'
         client = self.client_of(CORS_ORIGINS=origins, API_TOKENS=TOKEN)
         for response in self.responses(client, **ORIGIN):
@@ -92,7 +92,7 @@ class CorsTest(HeadersTestCase):
                 self.assertEqual(set(response.headers['Access-Control-Allow-Methods'].split(', ')), methods)
                 self.assertGreater(int(response.headers['Access-Control-Max-Age']), 0)
 
-    def test_preflight_allows_the_headers_that_it_asks_for(self) -> None:
+    def test_preflight_allows_the_requested_headers(self) -> None:
         for requested, allowed in (
             ('content-type', 'content-type'),
             ('x-requested-with,cache-control', 'x-requested-with, cache-control'),
@@ -107,7 +107,7 @@ class CorsTest(HeadersTestCase):
                 self.assertEqual((response.status_code, response.data), (200, b''))
                 self.assertEqual(response.headers.getlist('Access-Control-Allow-Headers'), [allowed])
 
-    def test_preflight_that_asks_for_no_header_names_those_of_the_service(self) -> None:
+    def test_preflight_without_requested_headers_allows_those_of_the_service(self) -> None:
         names = 'Authorization, Content-Type, If-Match, If-None-Match, X-Request-ID'
         for requested in (None, '', ',', 'a b'):
             with self.subTest(requested=requested):
@@ -117,7 +117,7 @@ class CorsTest(HeadersTestCase):
                 response = self.client.options('/users', headers=headers)
                 self.assertEqual(response.headers['Access-Control-Allow-Headers'], names)
 
-    def test_only_preflights_depend_on_the_headers_that_are_asked_for(self) -> None:
+    def test_only_preflights_vary_by_the_requested_headers(self) -> None:
         for response in self.responses(**PREFLIGHT):
             if response.request.method == 'OPTIONS':
                 self.assertIn('Access-Control-Request-Headers', response.headers.getlist('Vary'))
@@ -126,7 +126,7 @@ class CorsTest(HeadersTestCase):
                 self.assertNotIn('Vary', response.headers)
                 self.assertNotIn('Access-Control-Allow-Headers', response.headers)
 
-    def test_preflight_of_an_unknown_path_is_refused(self):
+    def test_preflight_of_an_unknown_path_is_rejected(self):
         response = self.client.options('/nowhere', headers=PREFLIGHT)
         self.assert_failure(response, 404, 'Not Found')
         self.assertNotIn('Access-Control-Allow-Methods', response.headers)
@@ -137,7 +137,7 @@ class CorsTest(HeadersTestCase):
 
 
 class SecurityTest(HeadersTestCase):
-    def test_every_answer_is_safe_in_a_browser(self):
+    def test_every_response_has_the_security_headers(self):
         for response in self.responses():
             self.assertEqual(response.headers['X-Content-Type-Options'], 'nosniff')
             self.assertEqual(response.headers['X-Frame-Options'], 'DENY')
@@ -145,7 +145,7 @@ class SecurityTest(HeadersTestCase):
             self.assertIn("default-src 'none'", response.headers['Content-Security-Policy'])
             self.assertNotIn('Set-Cookie', response.headers)
 
-    def test_answers_about_users_stay_out_of_shared_caches(self):
+    def test_responses_about_users_stay_out_of_shared_caches(self):
         user_id = self.add_user()['id']
         for method, path in (
             ('GET', '/users'),
@@ -178,7 +178,7 @@ class SecurityTest(HeadersTestCase):
                     self.assert_failure(response, 400)
         self.assertEqual(self.client.get('/ping', headers={'Host': 'any.example'}).status_code, 200)
 
-    def test_only_so_many_proxies_are_believed(self):
+    def test_only_the_configured_number_of_proxies_is_trusted(self):
         forwarded = {'Host': 'inner', 'X-Forwarded-Host': 'api.example'}
         for hops, code in ((0, 400), (1, 200)):
             with self.subTest(hops=hops):
@@ -191,11 +191,11 @@ class SecurityTest(HeadersTestCase):
 
 
 class RequestIdTest(HeadersTestCase):
-    def test_every_answer_has_an_id_of_its_own(self):
+    def test_every_response_has_an_id_of_its_own(self):
         ids = [response.headers['X-Request-ID'] for response in self.responses()]
         self.assertEqual(len(set(ids)), len(ids))
 
-    def test_id_of_the_client_is_kept_when_it_is_sane(self):
+    def test_valid_id_of_the_client_is_kept(self):
         for sent in ('a', '3f0c-77', 'A.b_c:d/e+f=', 'x' * 128):
             with self.subTest(sent=sent):
                 self.assertEqual(self.client.get('/ping', headers={'X-Request-ID': sent}).headers['X-Request-ID'], sent)
@@ -204,7 +204,7 @@ class RequestIdTest(HeadersTestCase):
                 response = self.client.get('/ping', headers={'X-Request-ID': sent})
                 self.assertRegex(response.headers['X-Request-ID'], r'\A[0-9a-f]{32}\Z')
 
-    def test_every_answer_keeps_the_id_of_the_client(self):
+    def test_every_response_keeps_the_id_of_the_client(self):
         for response in self.responses(**{'X-Request-ID': 'mine'}):
             self.assertEqual(response.headers['X-Request-ID'], 'mine')
 

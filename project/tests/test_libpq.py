@@ -64,7 +64,7 @@ class LibpqTestCase(BaseTestCase):
 
 
 class ConnectingTest(LibpqTestCase):
-    def test_each_url_leads_to_its_database_and_is_judged_as_that(self):
+    def test_each_url_leads_to_its_database_and_is_compared_as_that(self):
         used = database_urls.parse(f'postgres://127.0.0.1:{self.server.port}/users', '')
         for url, variables, service_file in TABLE:
             self.server.startups.clear()
@@ -87,7 +87,7 @@ class ConnectingTest(LibpqTestCase):
                 ((*_, found),) = database_urls.places(database_urls.parse(url, ''))
                 self.assertEqual(found, name)
 
-    def test_host_of_a_variable_that_does_not_respond_is_passed_over(self):
+    def test_unresponsive_host_of_a_variable_is_skipped(self):
         self.other.frozen, self.other.reject = True, None
         self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.2))
         with self.variables(PGHOST='127.0.0.1,127.0.0.1', PGPORT='{other},{port}'):
@@ -103,7 +103,7 @@ class ConnectingTest(LibpqTestCase):
 
 
 class RefusedTest(LibpqTestCase):
-    def test_url_that_libpq_rejects_is_refused_at_start(self):
+    def test_url_that_libpq_rejects_is_rejected_at_start(self):
         for url, variables, words in (
             ('postgres://h/d?colour=blue', {}, 'colour'),
             ('postgres://a:1,b:2/d?colour=blue', {}, 'no URL'),

@@ -23,7 +23,7 @@ class MetricsTest(BaseTestCase):
         text = self.request('/metrics').text
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(f'{line} ')), 0)
 
-    def test_metrics_are_off_unless_asked_for(self):
+    def test_metrics_are_off_by_default(self):
         self.assertEqual(self.client.get('/metrics').status_code, 404)
         self.assertEqual(self.request('/metrics').status_code, 200)
 
@@ -35,7 +35,7 @@ class MetricsTest(BaseTestCase):
         self.request('/users/2')
         self.assertEqual((self.value(counted), self.value(timed)), (before[0] + 2, before[1] + 2))
 
-    def test_what_a_client_makes_up_is_no_label(self):
+    def test_values_from_clients_are_no_labels(self):
         self.request('/made-up', 'MADEUP')
         self.assertGreaterEqual(
             self.value('users_http_requests_total{method="OTHER",route="unmatched",status="404"}'), 1
@@ -51,7 +51,7 @@ class MetricsTest(BaseTestCase):
         self.assertEqual(Request(self.metered.application, 'GET', '/users', buffered=True).ended().status_code, 200)
         self.assertEqual(self.value(counted), before + 1)
 
-    def test_nothing_stays_in_flight_or_in_use(self):
+    def test_gauges_return_to_zero(self):
         before = self.value('users_http_requests_in_flight')
         self.request('/users')
         self.assertEqual(self.value('users_http_requests_in_flight'), before)
@@ -65,7 +65,7 @@ class MetricsTest(BaseTestCase):
             self.assert_failure(self.request('/users/1'), 503)
         self.assertEqual(self.value(counted), before + 1)
 
-    def test_workers_are_added_up(self):
+    def test_metrics_are_sums_of_all_workers(self):
         with (
             mock.patch.dict('os.environ', PROMETHEUS_MULTIPROC_DIR='of all workers'),
             mock.patch('prometheus_client.multiprocess.MultiProcessCollector') as collector,

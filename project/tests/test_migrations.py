@@ -117,7 +117,7 @@ class MigrationsTest(MigrationTestCase):
             self.assertEqual(self.tables(), set())
             self.assertIsNone(self.revision())
 
-    def test_upgrade_of_what_is_new_already_changes_nothing(self):
+    def test_upgrade_of_an_upgraded_database_changes_nothing(self):
         self.upgrade()
         db.session.add(User('ann', 'ann@example.com'))
         db.session.commit()
@@ -356,14 +356,14 @@ class TakeOverTest(MigrationTestCase):
             with self.subTest(zone=zone):
                 self.rejected(repr(zone), x_arg=[f'zone={zone}'])
 
-    def test_addresses_that_clash_are_named_before_anything_is_changed(self):
+    def test_emails_that_clash_are_named_before_anything_is_changed(self):
         self.store_old(
             *({'email': email} for email in ('ann@example.com', 'Ann@Example.com', ' ann@example.com ')),
             *({'email': email} for email in ('bee@example.com', 'BEE@example.com', 'cat@example.com')),
         )
         self.rejected('ann@example.com (3 users)', 'bee@example.com (2 users)')
 
-    def test_blank_addresses_that_clash_are_reported_as_blank(self):
+    def test_blank_emails_that_clash_are_reported_as_blank(self):
         self.store_old(*({'email': email} for email in ('', ' \t', 'ann@example.com')))
         self.rejected('must be unique: blank (2 users)')
 
@@ -371,18 +371,18 @@ class TakeOverTest(MigrationTestCase):
         self.store_old(*({'email': f'{number:02}@example.com'} for number in [*range(14), *range(14)]))
         self.rejected('00@example.com (2 users)', '09@example.com (2 users) and 4 more')
 
-    def test_addresses_that_differ_by_any_blank_clash(self):
+    def test_emails_that_differ_by_any_blank_clash(self):
         for blank in ('\n', '\t', '\xa0', '\u3000'):
             with self.subTest(blank=blank):
                 OLD.drop(db.engine, checkfirst=True)
                 self.store_old({'email': 'ann@example.com'}, {'email': f'ann@example.com{blank}'})
                 self.rejected('ann@example.com (2 users)')
 
-    def test_addresses_with_other_letters_clash_whatever_their_case(self):
+    def test_emails_with_other_letters_clash_whatever_their_case(self):
         self.store_old({'email': 'müller@example.com'}, {'email': 'MÜLLER@example.com'})
         self.rejected('müller@example.com (2 users)')
 
-    def test_address_with_other_letters_is_unique_afterwards(self):
+    def test_email_with_other_letters_is_unique_afterwards(self):
         self.store_old({'email': 'MÜLLER@example.com'})
         self.upgrade()
         response = self.app.test_client().post('/users', json={'username': 'x', 'email': 'müller@example.com'})

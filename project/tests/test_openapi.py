@@ -253,7 +253,7 @@ class ExampleTest(BaseTestCase):
                         self.check(response, int(status), definition, name)
         self.assertEqual(seen, self.SITUATIONS.keys(), 'situations without an example, or the other way round')
 
-    def test_what_any_path_answers_is_as_described(self):
+    def test_responses_of_any_path_are_as_described(self):
         self.store_example_users()
         unknown = self.client.get('/nothing/here')
         self.check(unknown, 404, DOCUMENT['components']['responses']['UnknownPath'], 'unknownPath')
@@ -261,7 +261,7 @@ class ExampleTest(BaseTestCase):
         self.assert_failure(other_method, 405, 'Method Not Allowed')
         self.assertEqual(other_method.allow, {'DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH'})
 
-    def test_head_answers_as_get_does_without_the_body(self):
+    def test_head_has_the_headers_of_get_and_no_body(self):
         self.store_example_users()
         for self.method, self.path, self.operation in operations():
             if self.method != 'GET' or self.path in ('/health', '/metrics'):  # which differ each time
@@ -280,7 +280,7 @@ class ExampleTest(BaseTestCase):
 class DocsTest(BaseTestCase):
     settings = {'PROTECT': 'all', 'API_TOKENS': TOKEN}
 
-    def test_document_is_served_to_everybody(self):
+    def test_document_needs_no_token(self):
         response = self.client.get('/openapi.yaml')
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.content_type, 'application/yaml')

@@ -81,7 +81,7 @@ class RangeTest(MigrationTestCase):
                 self.assertEqual(set(self.listed().values()), set(GOOD))
                 db.drop_all()
 
-    def test_rows_that_are_there_are_printed_and_break_nothing(self):
+    def test_existing_rows_are_printed_and_break_nothing(self):
         self.upgrade(revision='0002')
         values = [*GOOD, *self.bad]
         self.store(*values)
@@ -138,7 +138,7 @@ class RangeTest(MigrationTestCase):
             self.assertIn(f'User {user_id}: created_at was {value}, ', out.getvalue())
         self.assertEqual(len(out.getvalue().splitlines()), len(values) - 1)
 
-    def test_nothing_is_printed_where_all_is_well(self):
+    def test_nothing_is_printed_if_all_timestamps_are_valid(self):
         self.upgrade(revision='0002')
         self.store(*GOOD)
         with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -222,7 +222,7 @@ class ServiceSettingsTest(ConfigTestCase):
         app = self.app(name, **environment)
         return database_urls.engine_url(app.config) if variable in CONFIGURED else app.config.get(variable)
 
-    def test_valid_values_are_taken_with_white_space_around_them(self) -> None:
+    def test_valid_values_are_accepted_with_white_space_around_them(self) -> None:
         for variable, values in SERVICE.items():
             for value in values.taken:
                 with self.subTest(variable=variable, value=value):

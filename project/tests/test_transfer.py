@@ -132,7 +132,7 @@ class TransferTestCase(BaseTestCase):
             yield app
 
     @contextlib.contextmanager
-    def assert_told(self, *parts):
+    def assert_reports(self, *parts):
         """Check that the block raises a TransferError of one line in which all ``parts`` stand."""
         with self.assertRaises(transfer.TransferError) as caught:
             yield
@@ -170,7 +170,7 @@ class RoundTripTest(TransferTestCase):
                 self.assertEqual(self.dump('after.jsonl.gz'), (self.folder / 'between.jsonl.gz').read_bytes())
                 self.assertEqual(app.test_client().get('/users').data, listed)
 
-    def test_a_line_is_a_user_as_he_is_answered_in_the_order_of_ids(self):
+    def test_lines_are_users_as_in_responses_ordered_by_id(self):
         self.add_user()
         self.add_user('bee', 'bee@example.com')
         users = [json.loads(line) for line in self.dump().splitlines()]
@@ -209,7 +209,7 @@ class RoundTripTest(TransferTestCase):
 
 
 class DumpTest(TransferTestCase):
-    def test_dump_shows_one_moment_and_lets_others_write(self):
+    def test_dump_is_one_snapshot_and_does_not_block_writers(self):
         with mock.patch.object(loading, 'BATCH', 2), mock.patch.object(dumping, 'BATCH', 2):
             self.load([numbered(number) for number in range(1, 6)])
             with dumping._users() as (_, _, batches):
@@ -219,15 +219,15 @@ class DumpTest(TransferTestCase):
                 dumped += [row for rows in batches for row in rows]
         self.assertEqual([row.id for row in dumped], [1, 2, 3, 4, 5])
 
-    def test_a_file_that_is_there_is_replaced_only_by_force(self):
+    def test_existing_file_is_overwritten_only_with_force(self):
         path = self.folder / 'dumped.jsonl'
         path.write_text('precious')
-        with self.assert_told(str(path), '--force'):
+        with self.assert_reports(str(path), '--force'):
             self.dump()
         self.assertEqual(path.read_text(), 'precious')
         self.assertEqual(self.dump(force=True), b'')
 
-    def test_a_link_stays_one(self):
+    def test_symbolic_link_is_kept(self):
         (self.folder / 'dumped.jsonl').symlink_to('real.jsonl')
         self.load([ANN])
         self.assertEqual(json.loads(self.dump()), ANN)
@@ -238,7 +238,7 @@ class DumpTest(TransferTestCase):
         self.dump()
         self.assertEqual((self.folder / 'dumped.jsonl').stat().st_mode & 0o777, 0o600)
 
-    def test_a_dump_that_fails_leaves_the_old_one_and_nothing_else(self):
+    def test_failed_dump_leaves_the_old_file_and_no_other(self):
         self.load([ANN])
         self.path.unlink()
         old = self.dump()
@@ -249,13 +249,13 @@ class DumpTest(TransferTestCase):
             with (
                 self.subTest(told=told),
                 mock.patch.object(dumping, 'to_dicts', side_effect=error),
-                self.assert_told(told),
+                self.assert_reports(told),
             ):
                 self.dump(force=True)
             self.assertEqual(os.listdir(self.folder), ['dumped.jsonl'])
             self.assertEqual((self.folder / 'dumped.jsonl').read_bytes(), old)
 
-    def test_a_dump_has_its_name_only_when_it_is_whole_and_on_the_disk(self):
+    def test_dump_gets_its_name_when_it_is_complete_and_synced(self):
         self.load([ANN])
         steps = []
         fsync, replace = os.fsync, os.replace
@@ -273,18 +273,18 @@ class DumpTest(TransferTestCase):
             (self.folder / 'none' / 'users.jsonl', 'No such file or directory.'),
             (os.devnull, 'is not a file'),
         ):
-            with self.subTest(name=name), self.assert_told(told):
+            with self.subTest(name=name), self.assert_reports(told):
                 transfer.dump(str(name), force=True)
 
 
 class LoadTest(TransferTestCase):
-    def test_a_second_run_adds_what_is_missing(self):
+    def test_second_run_adds_the_missing_users(self):
         self.assertEqual(self.load([numbered(1), numbered(2)]), (2, 0, 0))
         self.assertEqual(self.load([numbered(1), numbered(2), numbered(3)]), (1, 2, 0))
         self.assertEqual(self.load([numbered(1), numbered(2), numbered(3)]), (0, 3, 0))
         self.assertEqual(self.count_users(), 3)
 
-    def test_lines_that_are_no_users_are_told_and_the_others_added(self):
+    def test_lines_that_are_no_users_are_reported_and_the_others_added(self):
         lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line, _ in NO_USERS]
         good = lines_of([numbered(8), numbered(9)])
         self.assertEqual(self.load(b'\n'.join((*lines, b'', good))), (2, 0, len(NO_USERS)))
@@ -293,7 +293,7 @@ class LoadTest(TransferTestCase):
             [f'Line {number}: {reason}.' for number, (_, reason) in enumerate(NO_USERS, 1)],
         )
 
-    def test_lines_that_clash_are_told_and_the_others_added(self):
+    def test_conflicting_lines_are_reported_and_the_others_added(self):
         self.load([numbered(1), numbered(2)])
         bee = ANN | {'username': 'bee'}
         lines = [
@@ -316,20 +316,23 @@ class LoadTest(TransferTestCase):
                 self.assertIn(reason, line)
         self.assertEqual([user['id'] for user in map(json.loads, self.dump().splitlines())], [1, 2, 7, 9])
 
-    def test_load_stops_at_the_first_refused_line_if_asked_to(self):
+    def test_load_with_stop_ends_at_the_first_rejected_line(self):
         users = [numbered(1), numbered(2), numbered(3), numbered(4) | {'email': 'user1@example.com'}, {}]
-        with mock.patch.object(loading, 'BATCH', 2), self.assert_told('Line 4: another', 'The first 2 lines are done'):
+        with (
+            mock.patch.object(loading, 'BATCH', 2),
+            self.assert_reports('Line 4: another', 'The first 2 lines are done'),
+        ):
             self.load(users, stop=True)
         self.assertEqual(self.count_users(), 2)
         self.assertEqual(self.load(users[:3], stop=True), (1, 2, 0))
 
-    def test_all_that_can_be_read_of_a_damaged_file_is_added(self):
+    def test_readable_lines_of_a_damaged_file_are_added(self):
         path = self.folder / 'users.jsonl.gz'
         whole = gzip.compress(lines_of(map(numbered, range(1, 3001))))
         for damaged in (whole[: len(whole) // 2], whole[:-8] + bytes(8), whole + b'x' * 9):
             with self.subTest(end=damaged[-9:]):
                 path.write_bytes(damaged)
-                with self.assert_told('The file is damaged: ', ' lines are done'):
+                with self.assert_reports('The file is damaged: ', ' lines are done'):
                     transfer.load(str(path))
                 self.assertGreater(self.count_users(), 1000)
         self.assertEqual(self.count_users(), 3000)
@@ -344,16 +347,19 @@ class LoadTest(TransferTestCase):
             (plain, 'is not a gzip file'),
             (packed, 'is compressed'),
         ):
-            with self.subTest(name=name), self.assert_told(told):
+            with self.subTest(name=name), self.assert_reports(told):
                 transfer.load(str(name))
 
-    def test_a_database_without_the_table_is_told(self):
+    def test_database_without_the_table_is_reported(self):
         with self.scratch(tables=False):
             for command in (transfer.dump, transfer.load):
-                with self.subTest(command=command), self.assert_told('has no table of users', 'manage.py db upgrade'):
+                with (
+                    self.subTest(command=command),
+                    self.assert_reports('has no table of users', 'manage.py db upgrade'),
+                ):
                     command(str(self.path))
 
-    def test_a_database_that_fails_is_told_with_how_far_it_came(self):
+    def test_database_error_is_reported_with_the_number_of_lines_done(self):
         add = loading._add
 
         def fail(connection, users):
@@ -364,11 +370,11 @@ class LoadTest(TransferTestCase):
         with (
             mock.patch.object(loading, 'BATCH', 2),
             mock.patch.object(loading, '_add', fail),
-            self.assert_told('Database error: server closed. The first 2 lines are done; a second run skips them.'),
+            self.assert_reports('Database error: server closed. The first 2 lines are done; a second run skips them.'),
         ):
             self.load([numbered(1), numbered(2), numbered(3)])
 
-    def test_a_terminal_shows_how_far_it_is(self):
+    def test_progress_is_shown_on_a_terminal(self):
         with contextlib.redirect_stderr(Terminal()) as stderr:
             self.load([ANN, {}])
             self.dump()

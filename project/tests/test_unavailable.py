@@ -112,7 +112,7 @@ class UnavailableTest(BaseTestCase):
             self.server.close_connections()
             self.assertEqual(self.sent(request), (status, 1))
 
-    def test_frozen_database_costs_one_deadline_and_then_nothing(self):
+    def test_unresponsive_database_costs_one_deadline_and_then_nothing(self):
         thawed = threading.Event()
         self.addCleanup(thawed.set)
         self.server.respond = lambda sql: rows(ROW)
@@ -257,7 +257,7 @@ class UnavailableTest(BaseTestCase):
         thawed.set()
         self.assertEqual(self.post(), 201)
 
-    def test_server_that_does_not_accept_is_given_up(self):
+    def test_connecting_to_an_unresponsive_server_ends_at_its_deadline(self):
         self.server.frozen = True
         with mock.patch.object(hosts, 'CONNECT_SECONDS', SHORT):
             self.assertEqual(self.get(), 503)
@@ -288,7 +288,7 @@ class HostsTest(BaseTestCase):
         self.assertEqual(self.get().status_code, 200)
         self.assertEqual([server.connected for server in self.servers], [1, 0, 0])
 
-    def test_host_that_rejects_or_does_not_respond_is_passed_over(self):
+    def test_host_that_rejects_or_does_not_respond_is_skipped(self):
         self.servers[0].reject = fatal('57P03')
         self.servers[1].frozen = True
         self.assertEqual(self.get().status_code, 200)

@@ -135,7 +135,7 @@ class AddUserTest(BaseTestCase):
         response = self.client.post('/users', json=ANN, environ_overrides={'SCRIPT_NAME': '/api'})
         self.assertEqual(response.headers['Location'], f'/api/users/{response.json["data"]["id"]}')
 
-    def test_each_user_has_a_moment_of_its_own(self):
+    def test_each_user_has_its_own_created_at(self):
         moments = [self.add_user(email=f'{number}@example.com')['created_at'] for number in range(5)]
         self.assertEqual(len(set(moments)), 5)
         self.assertEqual(moments, sorted(moments))
@@ -179,7 +179,7 @@ class AddUserTest(BaseTestCase):
                 self.assert_failure(response, 400, errors=response.json['errors'])
         self.assertEqual(self.count_users(), 0)
 
-    def test_unusual_values_are_taken(self):
+    def test_unusual_values_are_accepted(self):
         for number, username in enumerate(GOOD_USERNAMES):
             with self.subTest(username=username):
                 user = self.add_user(username, f'{number}@example.com')
@@ -211,7 +211,7 @@ class AddUserTest(BaseTestCase):
                 self.assert_failure(response, 400, 'Invalid payload.', errors)
         self.assertEqual(self.count_users(), 0)
 
-    def test_any_json_content_type_is_taken(self):
+    def test_any_json_content_type_is_accepted(self):
         for number, content_type in enumerate(
             ['application/json; charset=utf-8', 'Application/JSON', 'application/vnd.api+json', f'{JSON}; charset=x-no']
         ):
@@ -284,7 +284,7 @@ class AddUserTest(BaseTestCase):
     def test_email_is_kept_as_typed(self):
         self.assertEqual(self.add_user(email='Ann.Bee@Example.COM')['email'], 'Ann.Bee@Example.COM')
 
-    def test_username_needs_not_be_unique(self):
+    def test_username_need_not_be_unique(self):
         self.add_user(email='1@example.com')
         self.add_user(email='2@example.com')
         self.assertEqual(self.count_users(), 2)
@@ -377,7 +377,7 @@ class GetUsersTest(BaseTestCase):
         added = [self.add_user(email=f'{number}@example.com') for number in range(5)]
         self.assertEqual(self.list_users(), added[::-1])
 
-    def test_users_of_one_moment_come_by_id_descending(self):
+    def test_users_with_equal_timestamps_come_by_id_descending(self):
         self.store_users(50, created_at=datetime(2026, 1, 1, tzinfo=UTC))
         ids = [user['id'] for user in self.list_users()]
         self.assertEqual(ids, sorted(ids, reverse=True))

@@ -105,7 +105,7 @@ class SlowReadersTest(AttackCase):
 
     settings = AttackCase.settings | {'POOL_SIZE': '2'}
 
-    def test_slow_readers_take_no_list_from_others(self):
+    def test_slow_readers_do_not_block_other_lists(self):
         users = [{'username': f'user{n}', 'email': f'user{n}@example.com'} for n in range(MANY)]
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.begin() as connection:

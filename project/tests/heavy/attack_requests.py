@@ -116,7 +116,7 @@ class SecretsTest(AttackCase):
 
 
 class TokensTest(AttackCase):
-    def test_only_the_token_opens_anything(self):
+    def test_guarded_requests_need_a_valid_token(self):
         token = TOKEN.encode()
         wrong = [
             b'', b'Bearer', b'Bearer ', b'bearer x', b'Basic ' + token, token, b'Bearer ' + token[:-1],

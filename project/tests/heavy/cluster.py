@@ -40,7 +40,7 @@ class FailoverTest(ClusterCase):
 
 
 class TwoPrimariesTest(ClusterCase):
-    def test_only_the_leaders_patroni_frozen(self):
+    def test_only_the_leaders_patroni_paused(self):
         self.serve()
         old = self.patroni.leader
         with self.load():
@@ -53,7 +53,7 @@ class TwoPrimariesTest(ClusterCase):
 
 
 class FrozenStandbyTest(ClusterCase):
-    def test_one_standby_frozen_with_24_writers(self):
+    def test_one_standby_paused_with_24_writers(self):
         self.serve()
         with self.load(writers=24):
             started = time.monotonic()
@@ -62,7 +62,7 @@ class FrozenStandbyTest(ClusterCase):
         self.assertEqual({201}, set(self.adds.statuses(started)))
         measured('one standby frozen, longest time without a 201', self.longest_gap(started))
 
-    def test_all_standbys_frozen_with_24_writers(self):
+    def test_all_standbys_paused_with_24_writers(self):
         self.serve()
         standbys = self.patroni.standbys
         with self.load(writers=24), Load(lambda: self.server.get('/users?limit=5'), 2) as lists:

@@ -20,7 +20,7 @@ class MoreFailoversTest(ClusterCase):
         with self.load():
             self.check_failover(self.patroni.leader.kill_postgres, moves=False)
 
-    def test_leader_frozen_for_30_seconds(self):
+    def test_leader_paused_for_30_seconds(self):
         old = self.patroni.leader
         with self.load():
             _, lost = self.check_failover(old.freeze)

@@ -25,7 +25,7 @@ class ProxyCase(ClusterCase):
         self.serve(f'postgresql://users@{HOST}:{port}/users')
         wait_until(lambda: self.server.get('/health').status == 200, 20, 'the proxy has found the leader')
 
-    def check_frozen_standbys(self):
+    def check_paused_standbys(self):
         """Freeze all standbys for a while: writes are 503, and reads go on."""
         standbys = self.patroni.standbys
         with self.load(writers=24):
@@ -50,14 +50,14 @@ class HAProxyTest(ProxyCase):
         with self.load():
             self.check_failover(self.patroni.leader.kill)
 
-    def test_only_the_leaders_patroni_frozen(self):
+    def test_only_the_leaders_patroni_paused(self):
         self.serve_behind(bouncer=False)
         with self.load():
             self.check_failover(lambda: self.patroni.leader.signal(signal.SIGSTOP))
 
-    def test_standbys_frozen(self):
+    def test_standbys_paused(self):
         self.serve_behind(bouncer=False)
-        self.check_frozen_standbys()
+        self.check_paused_standbys()
 
 
 class PgBouncerTest(ProxyCase):
@@ -66,6 +66,6 @@ class PgBouncerTest(ProxyCase):
         with self.load():
             self.check_failover(self.patroni.leader.kill)
 
-    def test_standbys_frozen(self):
+    def test_standbys_paused(self):
         self.serve_behind(bouncer=True)
-        self.check_frozen_standbys()
+        self.check_paused_standbys()

@@ -108,14 +108,14 @@ class DocsInBrowserTest(unittest.TestCase):
                 self.assertEqual({block.get_attribute('id').rpartition('-')[2] for block in blocks}, locked)
         self.assertEqual(self.problems, [])
 
-    def test_headers_of_an_answer_are_shown(self):
+    def test_headers_of_a_response_are_shown(self):
         self.page.goto(f'{self.site}/docs')
         response = self.execute(self.open('ping'))
         expect(response).to_contain_text('"pong!"')
         expect(response).to_contain_text('x-request-id')
         self.assert_quiet()
 
-    def test_every_part_of_the_page_opens_without_a_complaint(self):
+    def test_every_part_of_the_page_opens_without_errors(self):
         self.page.goto(f'{self.site}/docs')
         expect(self.page.locator('.opblock')).to_have_count(11)
         for summary in self.page.locator('.opblock-summary-control').all():

@@ -42,7 +42,7 @@ class FaultsTest(FaultCase):
         self.server = self.start_server(self.cluster.dsn(), migrate=False, **kw)
         return self.server
 
-    def assert_heals(self):
+    def assert_recovers(self):
         """Check that the service recovers within seconds, without a restart, and keeps working."""
         wait_until(lambda: self.server.get('/health').status == 200, 10, 'the database is reached')
         # The circuit breaker of each worker lets the next probe through a quarter of a second after a timeout.
@@ -52,7 +52,7 @@ class FaultsTest(FaultCase):
             self.assertEqual(200, self.server.get('/users?limit=1').status)
             self.assertEqual(201, self.server.post(f'{number}.{unique}').status)
 
-    def check_frozen_database(self):
+    def check_paused_database(self):
         """Freeze the database under load, check the responses, and thaw it."""
         server, logged = self.server, len(self.cluster.log())
         user = server.post('reader@example.com').body['data']['id']
@@ -98,18 +98,18 @@ class FaultsTest(FaultCase):
         self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
         self.assertIsNone(re.search(CANCELED, self.cluster.log()[logged:]))
 
-    def test_frozen_database(self):
+    def test_paused_database(self):
         self.serve()
-        self.check_frozen_database()
-        self.assert_heals()
+        self.check_paused_database()
+        self.assert_recovers()
 
-    def test_service_without_deadline_is_found_out(self):
+    def test_suite_detects_a_missing_deadline(self):
         (self.directory / 'broken.py').write_text(WITHOUT_DEADLINE)
         self.serve(app='broken:app')
         with self.assertRaises(AssertionError):
-            self.check_frozen_database()
+            self.check_paused_database()
 
-    def check_one_user_per_address(self):
+    def check_one_user_per_email(self):
         """Check that of many simultaneous POSTs of one email, in different letter case, one adds a user."""
         for attempt in range(4):
             with contextlib.ExitStack() as stack:
@@ -128,15 +128,15 @@ class FaultsTest(FaultCase):
             )
             self.assertEqual({201: 1, 400: 39}, statuses)
 
-    def test_one_of_many_simultaneous_posts_of_an_address_wins(self):
+    def test_one_of_many_simultaneous_posts_of_an_email_succeeds(self):
         self.serve()
-        self.check_one_user_per_address()
+        self.check_one_user_per_email()
 
-    def test_service_without_unique_index_is_found_out(self):
+    def test_suite_detects_a_missing_unique_index(self):
         self.serve()
         self.cluster.sql('DROP INDEX users_email_key')
         with self.assertRaises(AssertionError):
-            self.check_one_user_per_address()
+            self.check_one_user_per_email()
 
     def get_unshared(self):
         """Send a GET of a list that no other client requests at the same time, so that they do not share a SELECT."""
@@ -189,7 +189,7 @@ class FaultsTest(FaultCase):
                     # Of fresh connections each request may go to either worker, so a few show both.
                     self.assertLessEqual({send().status for _ in range(12)}, {200, 201})
 
-    def test_stopped_database_is_503_at_once_and_heals(self):
+    def test_stopped_database_is_503_at_once_until_it_is_back(self):
         self.serve()
         with Load(lambda: self.server.get('/ping')) as pings, Writers(self.server, 2) as writers:
             self.cluster.stop()
@@ -205,7 +205,7 @@ class FaultsTest(FaultCase):
         measured('stopped database, slowest response', max(down))
         self.assertLess(sorted(down)[len(down) // 2], 0.1)
         self.assert_quick(pings, 'stopped database, /ping')
-        self.assert_heals()
+        self.assert_recovers()
 
     def test_starting_database_is_503(self):
         self.serve()
@@ -223,7 +223,7 @@ class FaultsTest(FaultCase):
         self.cluster.stop()
         signal_file.unlink()
         self.cluster.start()
-        self.assert_heals()
+        self.assert_recovers()
 
     def test_too_many_connections_are_503(self):
         self.serve()
@@ -236,7 +236,7 @@ class FaultsTest(FaultCase):
                 for response in (self.server.get('/users'), self.server.post('a@example.com')):
                     self.assertEqual(503, response.status)
                     self.assertIn('Retry-After', response.headers)
-        self.assert_heals()
+        self.assert_recovers()
 
     def test_read_only_database_is_503_for_writes_only(self):
         self.serve()
@@ -257,7 +257,7 @@ class FaultsTest(FaultCase):
         self.assertIn('"sqlstate":"25006"', self.server.log())
         set_read_only('off')
         wait_until(lambda: self.server.post(f'{time.monotonic_ns()}@example.com').status == 201, 5, 'it heals')
-        self.assert_heals()
+        self.assert_recovers()
 
     def test_exhausted_pool_is_503_after_a_second(self):
         self.serve(WEB_CONCURRENCY='1', POOL_SIZE='1', POOL_OVERFLOW='0')
@@ -268,9 +268,9 @@ class FaultsTest(FaultCase):
         self.assert_promised(readers, {200, 503})
         self.assertLess(min(response.seconds for response in readers.responses), 2)
         self.assert_quick(pings, 'exhausted pool, /ping')
-        self.assert_heals()
+        self.assert_recovers()
 
-    def test_conflict_is_tried_again_and_503_if_it_stays(self):
+    def test_conflict_is_retried_and_503_if_it_persists(self):
         self.serve()
         self.cluster.sql(
             'CREATE SEQUENCE attempts; CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN '
@@ -287,7 +287,7 @@ class FaultsTest(FaultCase):
                 )
                 self.assertEqual(status, self.server.post(f'{number}@example.com').status)
         self.cluster.sql('DROP TRIGGER conflict ON users')
-        self.assert_heals()
+        self.assert_recovers()
 
     def test_lock_timeout_is_503(self):
         self.cluster.sql("ALTER DATABASE users SET lock_timeout = '200ms'")
@@ -296,9 +296,9 @@ class FaultsTest(FaultCase):
             self.assertEqual(503, self.server.post('a@example.com').status)
             self.assertEqual(200, self.server.get('/users').status)
         self.assertIn('"sqlstate":"55P03"', self.server.log())
-        self.assert_heals()
+        self.assert_recovers()
 
-    def test_command_waits_for_longer_than_a_request_may(self):
+    def test_command_waits_longer_than_a_request(self):
         with concurrent.futures.ThreadPoolExecutor() as executor, self.cluster.locked('ACCESS EXCLUSIVE'):
             seeding = executor.submit(manage, self.cluster.dsn(), 'seed_db')
             waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '3.5 s'"

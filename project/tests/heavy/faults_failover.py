@@ -82,13 +82,13 @@ class FailoverTest(FaultCase):
         self.serve()
         self.check_failover(self.primary.kill, after=0.5, within=1)
 
-    def test_frozen_primary(self):
+    def test_paused_primary(self):
         self.serve()
         # After 4 s no request waits for the frozen machine any more. One that connects to it again just before the
         # promotion takes another second.
         self.check_failover(self.primary.freeze, after=4, within=3)
 
-    def test_frozen_standby_makes_writes_503_and_leaves_reads_alone(self):
+    def test_paused_standby_makes_writes_503_and_not_reads(self):
         # More changes wait for the standby than there are connections, which reads must not have to wait for.
         server = self.serve(WEB_CONCURRENCY='1', POOL_SIZE='2')
         path = f'/users/{server.post("first@example.com").body["data"]["id"]}'

@@ -86,7 +86,7 @@ class SQLiteTest(FaultCase):
         self.serve()
         self.check_killed_while_writing()
 
-    def test_service_that_acknowledges_before_commit_is_found_out(self):
+    def test_suite_detects_an_acknowledgement_before_the_commit(self):
         (self.directory / 'broken.py').write_text(ACKNOWLEDGES_BEFORE_COMMIT)
         self.serve(app='broken:app')
         with self.assertRaisesRegex(AssertionError, 'acknowledged, and lost'):
@@ -131,7 +131,7 @@ class SQLiteTest(FaultCase):
                 wait_until(lambda: len(writers.responses) > 50, SLACK_SECONDS, 'writers are served')
         self.assert_promised(writers, {201})
 
-    def test_full_disk_is_503_for_writes_and_reads_go_on(self):
+    def test_full_disk_is_503_for_writes_only(self):
         mounted = subprocess.run(
             ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', self.file.parent], capture_output=True, check=False
         )

@@ -99,7 +99,7 @@ class LitestreamTest(FaultCase):
         measured('Litestream, age of the oldest user that is not restored', max(lost.values(), default=0.0))
         self.assertLess(max(lost.values(), default=0.0), MOST_SECONDS_LOST)
 
-    def test_killed_service_loses_no_user_and_replication_goes_on(self):
+    def test_killed_service_loses_no_user_and_replication_continues(self):
         acknowledged = []
         for _ in range(2):
             with Writers(self.server, 8, 0) as writers:

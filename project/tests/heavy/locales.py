@@ -74,14 +74,14 @@ class TurkishTest(unittest.TestCase):
         self.assertEqual(len(self.found(q='iri')), 3)  # each has this username
         self.assertEqual(self.found(q='MICH'), ['michael@example.com'])
 
-    def test_users_are_told_apart_as_in_every_locale(self):
+    def test_users_are_distinguished_as_in_every_locale(self):
         for make in (self.upgrade, db.create_all):
             with self.subTest(make=make.__name__):
                 self.execute('DROP SCHEMA public CASCADE', 'CREATE SCHEMA public')
                 make()
                 self.check_identities()
 
-    def test_users_are_told_apart_whatever_the_collation_of_the_column(self):
+    def test_users_are_distinguished_whatever_the_collation_of_the_column(self):
         self.upgrade()
         self.execute(
             ACCENTS,
@@ -117,7 +117,7 @@ class TurkishTest(unittest.TestCase):
             self.assertEqual(transfer.load(str(file)).rejected, 1)
         self.assertIn('another user has its email', err.getvalue())
 
-    def test_emails_that_only_the_locale_told_apart_are_named(self):
+    def test_emails_that_only_the_locale_distinguished_are_named(self):
         self.upgrade('0001')
         self.execute(*OLD_INDEX, *map(INSERT.format, ('michael@example.com', 'MICHAEL@example.com')))
         self.assert_clash('michael@example.com (2 users)')

@@ -76,7 +76,7 @@ class ManifestsTest(unittest.TestCase):
                 self.assertEqual([mount['mountPath'] for mount in container['volumeMounts']], ['/tmp'])
                 self.assertIn('memory', container['resources']['limits'])
 
-    def test_probes_ask_for_paths_that_exist(self):
+    def test_probes_request_paths_that_exist(self):
         [container] = find('Deployment', 'users-service')['spec']['template']['spec']['containers']
         paths = {probe: container[f'{probe}Probe']['httpGet']['path'] for probe in ('startup', 'liveness', 'readiness')}
         self.assertEqual(paths, {'startup': '/ping', 'liveness': '/ping', 'readiness': '/health'})

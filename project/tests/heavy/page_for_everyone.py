@@ -78,7 +78,7 @@ class KeyboardTests(PageTestCase):
         )
         self.assertRegex(' '.join(outline), r'solid [1-9.]+px', 'the focus cannot be seen')
 
-    def test_all_can_be_done_with_the_keyboard_alone(self):  # noqa: PLR0915, since one thing follows from another
+    def test_keyboard_alone_is_enough(self):  # noqa: PLR0915, since one thing follows from another
         self.site.store(some_users(60))
         self.open()
         expect(self.names).to_have_count(50)

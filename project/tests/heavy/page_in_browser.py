@@ -166,14 +166,14 @@ class SearchTests(PageTestCase):
             expect(self.summary).to_contain_text(f'“{text}”')
             expect(self.names).to_have_text(names)
 
-    def test_one_character_is_too_few_and_says_so(self):
+    def test_search_for_one_character_shows_the_minimum(self):
         self.open()
         self.searchbox.fill('a')
         expect(self.searchbox).to_have_accessible_description('Type at least 2 characters.')
         expect(self.names).to_have_count(50)
         self.assert_accessible()
 
-    def test_nothing_found_offers_the_way_back(self):
+    def test_empty_result_offers_to_clear_the_search(self):
         self.open('/?active=true')
         self.searchbox.fill('zz')
         expect(self.page.get_by_text('No active user matches “zz”')).to_be_visible()
@@ -340,7 +340,7 @@ class PanelTests(PageTestCase):
         expect(self.toasts).to_contain_text('Ann Example was deactivated.')
         expect(self.table.locator('.badge')).to_have_text(['Inactive', 'Inactive'])
 
-    def test_removal_asks_by_name_and_can_be_undone(self):
+    def test_removal_is_confirmed_by_name_and_can_be_undone(self):
         self.open(token=True)
         self.open_panel('Ann Example')
         self.button('Remove user…').click()

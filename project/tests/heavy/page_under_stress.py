@@ -25,7 +25,7 @@ class TokenTests(PageTestCase):
         self.site.store([ann(), ann(username='Ben', email='ben@example.com')])
         self.question = 'dialog:has-text("Enter a token")'
 
-    def test_token_is_asked_for_when_it_is_needed_kept_for_the_tab_and_forgotten(self):
+    def test_token_is_requested_when_it_is_needed_kept_for_the_tab_and_forgotten(self):
         self.open()
         self.open_panel('Ann Example')
         expect(self.page.locator(self.question)).to_have_count(0)
@@ -57,7 +57,7 @@ class TokenTests(PageTestCase):
         expect(self.button('Deactivate')).to_be_visible()
         self.expect_error(UNAUTHORIZED)
 
-    def test_token_that_is_missing_for_a_removal_is_asked_for_and_nothing_is_lost(self):
+    def test_missing_token_for_a_removal_is_requested_and_nothing_is_lost(self):
         self.open()
         self.open_panel('Ann Example')
         self.button('Remove user…').click()
@@ -159,7 +159,7 @@ class ConflictTests(PageTestCase):
         user = self.user()
         self.assertEqual((user['username'], user['active']), ('Ann Mine', False))
 
-    def test_third_change_asks_again(self):
+    def test_third_change_shows_the_conflict_again(self):
         self.change_at_the_same_time()
         self.site.request('PATCH', self.path, {'username': 'Ann Again'})
         self.button('Save my version').click()
@@ -171,7 +171,7 @@ class ConflictTests(PageTestCase):
         expect(self.panel.get_by_label('Username')).to_have_value('Ann Mine')
         self.expect_error('status of 412')
 
-    def test_removal_of_a_user_who_changed_asks_again(self):
+    def test_removal_of_a_changed_user_is_confirmed_again(self):
         self.button('Remove user…').click()
         self.button('Remove').click()
         self.site.request('PATCH', self.path, {'username': 'Ann Theirs'})
@@ -186,7 +186,7 @@ class ConflictTests(PageTestCase):
         self.assertEqual(self.site.request('GET', '/users')['data']['users'], [])
         self.expect_error('status of 412')
 
-    def test_user_who_is_gone_is_no_conflict(self):
+    def test_removed_user_is_no_conflict(self):
         self.site.request('DELETE', self.path)
         self.button('Remove user…').click()
         self.button('Remove').click()
@@ -201,7 +201,7 @@ class OutageTests(PageTestCase):
         # Whatever becomes of the test, the next one needs the service.
         self.addCleanup(self.site.start_service)
 
-    def test_list_comes_by_itself_when_the_service_is_back(self):
+    def test_list_is_loaded_when_the_service_is_available_again(self):
         self.site.stop_service()
         self.open()
         alert = self.page.get_by_role('alert')
@@ -229,7 +229,7 @@ class OutageTests(PageTestCase):
         expect(self.names.first).to_have_text('Zoe')
         expect(self.page.get_by_role('alert')).to_have_count(0)
 
-    def test_next_page_comes_when_the_service_is_back(self):
+    def test_next_page_is_loaded_when_the_service_is_available_again(self):
         self.site.store(some_users(60))
         self.open()
         expect(self.summary).to_contain_text('60 users')
@@ -245,14 +245,14 @@ class OutageTests(PageTestCase):
         self.assertEqual(self.emails(), emails_newest_first(some_users(60)))
         self.expect_error(NO_RESPONSE)
 
-    def test_slow_service_is_waited_for(self):
+    def test_page_waits_for_a_slow_service(self):
         with self.site.frozen_service():
             self.open()
             expect(self.summary).to_have_text('Loading users…')
             self.assert_accessible()
         expect(self.names).to_have_count(9)
 
-    def test_busy_service_is_asked_again_when_it_says_so(self):
+    def test_request_is_retried_after_retry_after(self):
         for status, words in ((429, 'too many requests'), (503, 'not available')):
             with self.subTest(status):
                 self.open()
@@ -268,7 +268,7 @@ class OutageTests(PageTestCase):
                 expect(alert).to_have_count(0)
                 self.expect_error(f'status of {status}')
 
-    def test_busy_service_gets_a_new_user_once(self):
+    def test_retried_post_adds_one_user(self):
         self.open()
         self.add.click()
         self.fill('Zoe', 'zoe@example.com')
@@ -281,7 +281,7 @@ class OutageTests(PageTestCase):
         expect(self.dialog).to_have_count(0)
         self.expect_error('status of 503', 'status of 400')
 
-    def test_busy_service_gets_a_change_again(self):
+    def test_change_is_retried_while_the_service_is_busy(self):
         self.open(token=True)
         self.open_panel('User 9')
         with self.responding('PATCH', 429, Retry_After='1'):
@@ -290,7 +290,7 @@ class OutageTests(PageTestCase):
         expect(self.toasts).to_contain_text('User 9 was activated.')
         self.expect_error('status of 429')
 
-    def test_service_that_is_not_ours_is_named(self):
+    def test_response_of_another_service_is_reported(self):
         self.open()
         expect(self.names).to_have_count(9)
         for status, body in (

@@ -69,7 +69,7 @@ class PlanTest(BaseTestCase):
                 sql = f'DECLARE plan CURSOR FOR {sql}'
             return '\n'.join(connection.exec_driver_sql(f'EXPLAIN {sql}', constants | values).scalars())
 
-    def test_every_query_goes_along_an_index(self):
+    def test_every_query_uses_an_index(self):
         for name, (statement, values) in QUERIES.items():
             with self.subTest(query=name):
                 plan = self.plan(statement, values, streamed='limit' not in values and 'created_at' in values)

@@ -9,7 +9,7 @@ from project.tests.base import ROOT
 
 
 class PreloadTest(unittest.TestCase):
-    def test_preload_is_refused_with_the_reason(self):
+    def test_preload_is_rejected_with_the_reason(self):
         command = [sys.executable, '-m', 'gunicorn', '-b', '127.0.0.1:0', '--preload', 'manage:app']
         environ = {'PATH': os.environ['PATH'], 'LOG_LEVEL': 'ERROR'}
         ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
