@@ -1,7 +1,7 @@
 """The base of the tests: an app on the test database, and helpers that act as a client.
 
-Only the test database is ever emptied: :func:`refuse_other_databases` checks that before anything is deleted, and
-``use_test_settings`` that it is not the database of the service.
+No other database than the test database is emptied. :func:`refuse_other_databases` checks this before anything is
+deleted. ``use_test_settings`` checks that the test database is not the database of the service.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _with_tables: set[URL] = set()  # the databases whose tables this process has ma
 
 @event.listens_for(Engine, 'connect')
 def skip_syncs(connection: Any, _record: Any) -> None:
-    """Let SQLite write without waiting for the disk: the databases of tests need not survive a power cut."""
+    """Let SQLite write without waiting for the disk, since the databases of tests need not survive a power cut."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute('PRAGMA synchronous=OFF')
 
@@ -58,7 +58,7 @@ def url_of_tests() -> URL:
 
 
 def refuse_other_databases(url: URL) -> None:
-    """Raise an error unless ``url``, of a database that is to be emptied, is that of the test database.
+    """Raise an error unless ``url``, which names a database to be emptied, is that of the test database.
 
     :raises RuntimeError: it is that of another database.
     """
@@ -81,7 +81,7 @@ def empty_tables() -> None:
 
 @contextlib.contextmanager
 def scratch_database() -> Iterator[str]:
-    """Create an empty database beside the test database and of its kind, give its URL as text, and remove it."""
+    """Create an empty database of the same kind as the test database, give its URL as text, and remove it."""
     url = url_of_tests()
     if url.get_backend_name() == 'sqlite':
         with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ class BaseTestCase(TestCase):
     settings: dict[str, Any] = {}  # of the app, beside those of TestingConfig
 
     def create_app(self) -> Flask:
-        """Return the app of this test, as Flask-Testing wants it."""
+        """Return the app of this test; Flask-Testing calls this method."""
         return make_app(**self.settings)
 
     def setUp(self) -> None:
@@ -121,7 +121,7 @@ class BaseTestCase(TestCase):
         return db.engine.dialect.name == 'postgresql'
 
     def client_of(self, **settings: Any) -> FlaskClient:
-        """Return a client of another app with other settings, on the same database unless they name another."""
+        """Return a client of an app with other settings. It uses the same database unless they name another one."""
         app = make_app(**settings)
         self.addCleanup(dispose, app)
         return app.test_client()

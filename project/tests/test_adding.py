@@ -1,4 +1,4 @@
-"""Users that are added at the same time: one INSERT for all that wait, and an outcome of its own for each."""
+"""Users that are added at the same time: one INSERT adds all that wait, and each POST gets its own outcome."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -46,14 +46,14 @@ class AddingTest(BaseTestCase):
 
     @contextlib.contextmanager
     def writes_blocked(self) -> Iterator[None]:
-        """Keep all users from being written, and a first POST waiting for the database."""
+        """Block all writes of users, so that a first POST waits for the database."""
         patch = mock.patch.object(changes, 'LOCK_MILLISECONDS', SLACK_SECONDS * 1000)
         patch.start()
         self.addCleanup(mock.patch.stopall)
         self.block()
         self.inserts.clear()
         first = post(self.app, 'first@example.com')
-        # SQLite waits before the INSERT, with the beginning of the transaction.
+        # SQLite waits before the INSERT, when the transaction begins.
         self.wait_until(lambda: self.inserts if self.on_postgresql else self.batcher.running)
         yield
         patch.stop()
@@ -72,7 +72,7 @@ class AddingTest(BaseTestCase):
         self.execute('ROLLBACK')
 
     def post_while_blocked(self, *emails: str, app: Flask | None = None) -> list[Request]:
-        """Return POSTs that wait, in this order, to run in one batch."""
+        """Return POSTs that wait in this order, and will run in one batch."""
         app = app or self.app
         batcher = app.extensions['database']._batcher
         posts: list[Request] = []

@@ -1,4 +1,4 @@
-"""The batcher, with real threads and a function that the test holds and releases."""
+"""The batcher, with real threads and a function that waits until the test releases it."""
 
 import gc
 import threading
@@ -14,7 +14,7 @@ from project.database import batching
 from project.database.batching import Batcher
 from project.database.errors import DeadlineExceeded, Unavailable
 
-SECONDS = 10  # after which a broken batcher fails a test instead of hanging it
+SECONDS = 10  # seconds, after which a broken batcher fails a test instead of hanging it
 
 
 class Held:

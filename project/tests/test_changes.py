@@ -1,4 +1,4 @@
-"""Changing and removing users: who may, and what two who do it at once come to."""
+"""Changing and removing users: tokens, preconditions, and changes at the same time."""
 
 import json
 from itertools import chain
@@ -212,7 +212,7 @@ class ConditionTest(ChangeTestCase):
             for changes in ({'username': f'{number}'}, {'email': f'{number}@example.com'}, {'active': not number}):
                 with self.subTest(change=number, meanwhile=changes):
                     tag = self.client.get(self.path).headers['ETag']
-                    with self.meanwhile(lambda: self.patch(changes)):  # noqa: B023, it is called in this turn
+                    with self.meanwhile(lambda: self.patch(changes)):  # noqa: B023, it is called in this iteration
                         self.assert_failure(change(If_Match=tag), 412, CHANGED)
                     user = self.client.get(self.path).json['data']
                     self.assertEqual(user, user | changes)

@@ -1,4 +1,4 @@
-"""The commands of manage.py: in this process where that is enough, as a newcomer starts them where it is not."""
+"""The commands of manage.py. Those that need a process of their own are in heavy/commands.py."""
 
 import contextlib
 import importlib.util
@@ -30,11 +30,11 @@ from project.timestamps import utcnow
 
 
 class Scratch(config.DevelopmentConfig):
-    """The settings of the commands under test, whose database is set by the test."""
+    """The settings of the commands under test. Each test sets the database."""
 
 
 class ScratchProduction(config.ProductionConfig):
-    """The same in production."""
+    """The same settings for production."""
 
     SECRET_KEY = KEY
 
@@ -48,11 +48,11 @@ class CommandTestCase(unittest.TestCase):
         self.manage = self.load_manage(APP_SETTINGS=f'{__name__}.{self.settings.__name__}')
         self.addCleanup(dispose, self.manage.app)
         self.enterContext(self.manage.app.app_context())
-        # argparse looks for translations of its words 100 times for each command, which takes most of its time.
+        # argparse looks up translations of its texts 100 times for each command, which takes most of its time.
         self.enterContext(mock.patch('gettext.find', return_value=None))
 
     def load_manage(self, **environment):
-        """manage.py as a module, as it is in this environment."""
+        """Return manage.py as a module that was imported in this environment."""
         with mock.patch.dict(os.environ, environment):
             spec = importlib.util.spec_from_file_location('manage_under_test', ROOT / 'manage.py')
             manage = importlib.util.module_from_spec(spec)
@@ -60,7 +60,7 @@ class CommandTestCase(unittest.TestCase):
         return manage
 
     def run_command(self, *args, code=0):
-        """What a command prints, on both streams; it must end with ``code``, which may be a text for stderr."""
+        """Return what a command prints on both streams. It must end with ``code``, which may be a text for stderr."""
         out, status = io.StringIO(), 0
         shown = mock.patch('alembic.config.Config.print_stdout', lambda _, text, *args: print(text % args, file=out))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), shown:
@@ -314,7 +314,7 @@ class WritingMigrationsTest(CommandTestCase):
         self.run_command('db', 'upgrade')
 
     def written(self):
-        """The names of the migrations that were written."""
+        """Return the names of the migrations that were written."""
         # The migrations are read once in a process; each command has its own.
         readiness._migrations.cache_clear()
         known = [Path(script.path).name for script in MIGRATIONS]
@@ -437,7 +437,7 @@ class OtherCommandsTest(CommandTestCase):
         self.addCleanup(dispose, app)
         response = Client(DebuggedApplication(app, evalex=True)).get('/console')
         self.assertEqual((response.status_code, response.json['status']), (404, 'fail'))
-        # The reloader starts the command again, which then has no debugger from its beginning.
+        # The reloader starts the command again, and that process must have no debugger from its start.
         with mock.patch('flask.cli.run_simple') as run:
             CliRunner().invoke(cli, ['run', '--debug'], catch_exceptions=False)
         self.addCleanup(dispose, run.call_args.args[2])

@@ -10,7 +10,7 @@ import yaml
 from project.tests.base import ROOT
 
 
-# The image has no compose files in it, and the tests run there too.
+# The tests also run in the image, which has no compose files.
 @unittest.skipUnless((ROOT / 'docker-compose.yml').exists(), 'needs the compose files')
 class PublishedPortsTest(unittest.TestCase):
     def published(self, name: str, **environ: str) -> dict[str, list[str]]:
@@ -136,7 +136,7 @@ class ClusterTest(unittest.TestCase):
         self.assertLessEqual(settings['loop_wait'] + 2 * settings['retry_timeout'], settings['ttl'])
 
     def test_single_database_waits_for_no_standby(self) -> None:
-        # PostgreSQL's configuration in the volume still says so after a cluster. The command line wins.
+        # After a cluster, PostgreSQL's configuration in the volume still has this setting. The command line wins.
         self.assertIn('-c synchronous_standby_names=', f'{self.production["users-db"]["command"]} ')
 
     def test_passwords_come_from_the_environment(self) -> None:

@@ -1,4 +1,4 @@
-"""The settings: where each comes from. The values that each may have are in test_settings.py."""
+"""The sources of the settings. test_settings.py tests their values."""
 
 import importlib.util
 import os
@@ -21,10 +21,10 @@ PRODUCTION = {'DATABASE_URL': 'postgres://u:p@db/users', 'SECRET_KEY': KEY}
 
 
 class ConfigTestCase(unittest.TestCase):
-    """What the classes of ``project/config.py`` are in an environment: they read it when they are imported."""
+    """The classes of ``project/config.py`` in an environment, which they read when they are imported."""
 
     def classes(self, **environment):
-        """The configuration classes by name, as they are with just these variables set."""
+        """Return the configuration classes by name, as they are when only these variables are set."""
         kept = {variable: value for variable, value in os.environ.items() if variable not in VARIABLES}
         with mock.patch.dict(os.environ, kept | environment, clear=True):
             spec = importlib.util.spec_from_file_location('config', config.__file__)
@@ -33,7 +33,7 @@ class ConfigTestCase(unittest.TestCase):
         return vars(fresh)
 
     def app(self, name, **environment):
-        """An app with the settings of the class ``name``, started with just these variables set."""
+        """Return an app with the settings of the class ``name``, created when only these variables are set."""
         settings = self.classes(**environment)[name]
         kept = {variable: value for variable, value in os.environ.items() if variable not in VARIABLES}
         with mock.patch.dict(os.environ, kept | environment, clear=True):
@@ -42,7 +42,7 @@ class ConfigTestCase(unittest.TestCase):
         return app
 
     def assert_rejected(self, words, name, **environment):
-        """Check that the settings are rejected with one line that has the words, and no value in it."""
+        """Check that the settings are rejected with one line that contains the words and no value."""
         with self.assertRaises(config.SettingsError) as raised:
             self.app(name, **environment)
         message = str(raised.exception)
@@ -239,7 +239,7 @@ class TablesTest(base.BaseTestCase):
 
 
 class UseTestSettingsTest(unittest.TestCase):
-    """The database of the service is out of reach of the tests."""
+    """Tests cannot use the database of the service."""
 
     def use_test_settings(self, url, test_url, settings='project.config.DevelopmentConfig'):
         """Put the test settings in force for these databases until the test ends."""
@@ -251,7 +251,7 @@ class UseTestSettingsTest(unittest.TestCase):
         database_urls.use_test_settings()
 
     def engine_url(self, settings=None):
-        """The URL of the engines of a new app."""
+        """Return the URL of the engines of a new app."""
         app = create_app(settings)
         self.addCleanup(base.dispose, app)
         with app.app_context():

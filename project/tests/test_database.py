@@ -35,7 +35,7 @@ class SQLiteTest(unittest.TestCase):
         self.addCleanup(event.listen, Engine, 'connect', skip_syncs)
         dispose(self.app)
         for name, engine in db.engines.items():
-            # 2 is FULL: what was acknowledged survives a power cut.
+            # 2 is FULL: acknowledged writes survive a power cut.
             for pragma, value in (('journal_mode', 'wal'), ('foreign_keys', 1), ('synchronous', 2)):
                 with self.subTest(engine=name, pragma=pragma), engine.connect() as connection:
                     self.assertEqual(connection.exec_driver_sql(f'PRAGMA {pragma}').scalar(), value)
@@ -55,7 +55,7 @@ class SQLiteTest(unittest.TestCase):
         pauses = []
 
         def release(seconds):
-            if seconds:  # else it is the batcher that lets others run
+            if seconds:  # not sleep(0), by which the batcher lets other threads run
                 pauses.append(seconds)
                 if other.in_transaction:
                     other.execute('ROLLBACK')

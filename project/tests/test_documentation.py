@@ -14,7 +14,7 @@ PATH = re.compile(r'`((?:project|docs|\.ci|\.github)/[\w./-]+)`')
 COMMAND = re.compile(r'manage\.py (db )?([a-z]\w+)')
 
 
-# The image has no pages in it, and the tests run there too.
+# The tests also run in the image, which has no pages.
 @unittest.skipUnless(README.exists(), 'needs the README')
 class PagesTest(unittest.TestCase):
     def test_every_relative_link_leads_to_a_file_or_a_heading(self) -> None:

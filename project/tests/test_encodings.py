@@ -1,4 +1,4 @@
-"""Databases whose encoding cannot hold every name: ``db upgrade`` and ``/health`` say so, and what to do."""
+"""Databases whose encoding cannot hold every name: ``db upgrade`` and ``/health`` report that and what to do."""
 
 import shlex
 import unittest
@@ -35,7 +35,7 @@ class EncodingsTest(unittest.TestCase):
             flask_migrate.upgrade()  # as "flask db upgrade"
         self.assertRegex(logs.output[0], rejected)
         self.assertFalse(inspect(db.engine).has_table('users'))
-        db.create_all()  # a database from before it was checked
+        db.create_all()  # a database that was made before the encoding was checked
         response = self.client.get('/health')
         self.assertEqual((response.status_code, response.headers['Retry-After']), (503, '1'))
         self.assertIn(CREATEDB, response.json['message'])

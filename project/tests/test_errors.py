@@ -102,7 +102,7 @@ class UnexpectedTest(BaseTestCase):
 
 
 class UnavailableTest(BaseTestCase):
-    """The database is unavailable: the driver is a mock, or an SQLite file cannot be used."""
+    """Tests with an unavailable database: the driver is a mock, or an SQLite file cannot be used."""
 
     settings = {'API_TOKENS': TOKEN}
 

@@ -184,7 +184,7 @@ class SecurityTest(HeadersTestCase):
             with self.subTest(hops=hops):
                 client = self.client_of(TRUSTED_HOSTS='api.example', PROXY_HOPS=hops)
                 self.assertEqual(client.get('/ping', headers=forwarded).status_code, code)
-        # What stands further left was sent by the client.
+        # Values further left were sent by the client.
         client = self.client_of(TRUSTED_HOSTS='api.example', PROXY_HOPS=1)
         forwarded['X-Forwarded-Host'] = 'api.example, evil.example'
         self.assertEqual(client.get('/ping', headers=forwarded).status_code, 400)
@@ -236,7 +236,7 @@ TRACEPARENTS = {
 
 class LogTest(HeadersTestCase):
     def logged(self, **settings):
-        """A client, and the text that is logged while it calls."""
+        """A client, and the text that is logged during its requests."""
         with mock.patch('sys.stdout', io.StringIO()) as stdout:
             client = self.client_of(**settings)
         return client, stdout

@@ -1,6 +1,6 @@
-"""One mailbox is one account, and names do not contain what nobody can see."""
+"""Each email is one user, however it is written, and names contain no invisible characters."""
 
-# ruff: noqa: RUF001, characters that look like others are what is tested
+# ruff: noqa: RUF001, since characters that look like others are tested
 
 import contextlib
 import importlib

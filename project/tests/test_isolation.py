@@ -93,7 +93,7 @@ class TestDatabaseTest(IsolationTestCase):
 
 
 class RunningTestsTest(IsolationTestCase):
-    """What runs under ``manage.py test``."""
+    """Tests that run under ``manage.py test``."""
 
     def test_app_on_another_spelling_cannot_use_the_development_database(self) -> None:
         self.patch_urls(self.url, self.test_url)

@@ -1,4 +1,4 @@
-"""Which of several primaries the service uses; each is a fake server."""
+"""The choice among several primaries, each of which is a fake server."""
 
 import socket
 import threading

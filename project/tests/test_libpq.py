@@ -1,4 +1,4 @@
-"""Everything that libpq takes names the database: URLs, ``PG*`` variables, service files. The servers are fake."""
+"""The sources from which libpq takes the database: URLs, ``PG*`` variables, service files. The servers are fake."""
 
 import os
 import tempfile
@@ -53,7 +53,7 @@ class LibpqTestCase(BaseTestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def variables(self, service_file='', **variables):
-        """Let these variables and this service file be all that libpq finds besides the URL."""
+        """Let libpq find these variables and this service file, and no others, besides the URL."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith('PG')}
         (self.folder / '.pg_service.conf').write_text(self.fill(service_file))
         values = {name: self.fill(value) for name, value in (PLAIN | variables).items()}

@@ -1,6 +1,6 @@
 """The limits on the size of requests, and which host a request is for, in real processes.
 
-The deadlines, which take time to test, are in heavy/attack.py.
+The tests of deadlines, which take time, are in heavy/attack.py.
 """
 
 import tempfile

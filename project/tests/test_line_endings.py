@@ -28,7 +28,7 @@ class LineEndingsTest(unittest.TestCase):
                 if stored == 'i/-text':
                     self.assertIn(Path(path).suffix, ('.png', '.gz'))
                     self.assertEqual(attribute.strip(), 'attr/-text')
-                elif (ROOT / path).is_file():  # else it was deleted, and that is not committed yet
+                elif (ROOT / path).is_file():  # otherwise it was deleted, and the deletion is not committed yet
                     text_files += 1
                     self.assertNotIn(CRLF, (ROOT / path).read_bytes())
         self.assertGreater(text_files, 50)

@@ -15,7 +15,7 @@ class MetricsTest(BaseTestCase):
         self.metered = self.client_of(METRICS='1')
 
     def request(self, path, method='GET'):
-        """Return a response that has been read to its end, which ends the request."""
+        """Return a response that has been read to its end, so that the request has ended."""
         return self.metered.open(path, method=method, buffered=True)
 
     def value(self, line):

@@ -1,4 +1,4 @@
-"""The schema: made and taken back by migrations, the same as the models have it, and heir to the table of 2017."""
+"""The migrations: they make and undo the schema of the models, and move the users from the table of 2017."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from project import db
 from project.api.models import User
 from project.tests.base import ROOT, dispose, make_app, scratch_database
 
-# As SQLAlchemy made it in 2017, but for its name in the database.
+# The table as SQLAlchemy made it in 2017, except for its name in the database.
 OLD = Table(
     'user',
     MetaData(),
@@ -53,7 +53,7 @@ class MigrationTestCase(unittest.TestCase):
         self.enterContext(self.app.app_context())
 
     def run_migrations(self, function, **options):
-        """Run a function of Flask-Migrate, which exits with 1 when it fails, without what it prints."""
+        """Run a function of Flask-Migrate, which exits with 1 when it fails, and hide its output."""
         if function is flask_migrate.downgrade:
             options = {'x_arg': ['force=yes']} | options
         with mock.patch('alembic.config.Config.print_stdout'):
@@ -70,7 +70,7 @@ class MigrationTestCase(unittest.TestCase):
             return MigrationContext.configure(connection).get_current_revision()
 
     def schema(self):
-        """The table of users as the database knows it."""
+        """Return the table of users as the database describes it."""
         inspector = inspect(db.engine)
         # SQLAlchemy reflects no index on an expression from SQLite.
         if db.engine.dialect.name == 'postgresql':
@@ -86,7 +86,7 @@ class MigrationTestCase(unittest.TestCase):
         return columns, inspector.get_pk_constraint('users')['constrained_columns'], indexes
 
     def store_old(self, *rows):
-        """Make the table of 2017, with users of so many columns; the rest of them is made up."""
+        """Make the table of 2017 with these users. Columns that they lack get values that do not matter."""
         with db.engine.begin() as connection:
             OLD.create(connection)
             users = [{'username': 'ann', 'active': True, 'created_at': NOON} | row for row in rows]
@@ -255,7 +255,7 @@ class TakeOverTest(MigrationTestCase):
         self.assertEqual((response.status_code, response.json['data']['id']), (201, 42))
 
     def test_next_id_continues_the_sequence_of_the_old_table(self):
-        """Also when its last user, or all of them, had been deleted; in SQLite only AUTOINCREMENT remembers."""
+        """So it is even if its last user, or all users, had been deleted; in SQLite this needs AUTOINCREMENT."""
         old = OLD
         if db.engine.dialect.name == 'sqlite':
             old = OLD.to_metadata(MetaData())
@@ -305,7 +305,7 @@ class TakeOverTest(MigrationTestCase):
             'Europe/Berlin': [
                 ('2017-01-01T00:30', '2016-12-31T23:30:00.000000Z'),
                 ('2017-07-01T12:00:00.123456', '2017-07-01T10:00:00.123456Z'),
-                # Told twice that night: the first of the two is taken.
+                # This local time occurs twice in that night; the first one is meant.
                 ('2017-10-29T02:30', '2017-10-29T00:30:00.000000Z'),
             ],
             'America/New_York': [('2017-07-01T12:00', '2017-07-01T16:00:00.000000Z')],

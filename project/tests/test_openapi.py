@@ -23,7 +23,7 @@ METHODS = ('get', 'post', 'put', 'patch', 'delete', 'head', 'options', 'trace')
 NOT_LISTED = {'Content-Type', 'Content-Length', 'Date', 'Content-Security-Policy', *dict(CONSTANT)}
 NO_DATABASE = 'postgresql://user@127.0.0.1:1/users'  # nothing listens on port 1
 
-# What differs each time, where it is well formed.
+# Well-formed values that differ each time.
 VOLATILE = (
     (r'"id": \d+', '"id": ID'),
     (r'^/users/\d+$', '/users/ID'),
@@ -36,7 +36,7 @@ VOLATILE = (
 
 
 def resolve(node):
-    """What a node of the document stands for: itself, or what its ``$ref`` points at."""
+    """Return a node of the document, or the node that its ``$ref`` names."""
     while '$ref' in node:
         name = node['$ref']
         node = DOCUMENT
@@ -54,14 +54,14 @@ def operations(document: dict[str, Any] = DOCUMENT) -> Iterator[tuple[str, str, 
 
 
 def parameters(method, path):
-    """The parameters of an operation, by name."""
+    """Return the parameters of an operation, by name."""
     item = DOCUMENT['paths'][path]
     both = [*item.get('parameters', ()), *item[method.lower()].get('parameters', ())]
     return {parameter['name']: parameter for parameter in map(resolve, both)}
 
 
 def steady(text):
-    """A text with what differs each time taken out."""
+    """Return a text without the parts that differ each time."""
     for pattern, name in VOLATILE:
         text = re.sub(pattern, name, text)
     return text
@@ -108,12 +108,12 @@ class DocumentTest(BaseTestCase):
 
 
 class ExampleTest(BaseTestCase):
-    """Each example stands for a situation, named like it, which is brought about for every operation that lists it."""
+    """Each example has the name of a situation, which the test causes for every operation that lists the example."""
 
     settings = {'METRICS': '1', 'API_TOKENS': TOKEN}
 
     def store_example_users(self):
-        """Store the users of the document's list; it is the state that every example starts from."""
+        """Store the users of the document's list. Every example starts from this state."""
         empty_tables()
         listed = DOCUMENT['paths']['/users']['get']['responses']['200']['content']['application/json']['examples']
         for example in reversed(listed['allUsers']['value']['data']['users']):
@@ -126,14 +126,14 @@ class ExampleTest(BaseTestCase):
         db.session.rollback()
 
     def request(self, *, client=None, path=None, method=None, **request):
-        """Send the request of the operation at hand, with a token unless ``headers`` are given."""
+        """Send the request of the current operation, with a token unless ``headers`` are given."""
         values = {'user_id': self.first_id, 'name': 'swagger-ui.css'}
         path = (path or self.path).format(**values)
         request.setdefault('headers', BEARER)
         return (client or self.client).open(path, method=method or self.method, **request)
 
     def examples_of_parameters(self, *names):
-        """The document's examples for these parameters of the query."""
+        """Return the document's examples for these parameters of the query."""
         examples = {name: parameters(self.method, self.path)[name]['example'] for name in names}
         return {name: json.dumps(value) if isinstance(value, bool) else value for name, value in examples.items()}
 
@@ -251,7 +251,7 @@ class ExampleTest(BaseTestCase):
                         self.store_example_users()
                         response = self.SITUATIONS[int(status), name](self)
                         self.check(response, int(status), definition, name)
-        self.assertEqual(seen, self.SITUATIONS.keys(), 'situations without an example, or the other way round')
+        self.assertEqual(seen, self.SITUATIONS.keys(), 'situations without an example, or examples without a situation')
 
     def test_responses_of_any_path_are_as_described(self):
         self.store_example_users()

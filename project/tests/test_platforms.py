@@ -1,4 +1,4 @@
-"""What differs on Windows, and can be tested anywhere; heavy/windows.py runs commands without what Windows lacks."""
+"""Differences of Windows that can be tested on any system; heavy/windows.py runs commands as on Windows."""
 
 import importlib
 import time
@@ -17,7 +17,7 @@ class PathsTest(unittest.TestCase):
 
 
 class DateTimeOfWindows(datetime):
-    """A time whose conversion fails as on Windows when it is a local time before 1970."""
+    """A time whose conversion fails, as on Windows, if it is a local time before 1970."""
 
     def astimezone(self, tz: tzinfo | None = None) -> datetime:
         """Return this time in another zone."""

@@ -1,4 +1,4 @@
-"""An older Python gets one line that says so. There may be none on this machine, so its version is simulated."""
+"""An older Python is rejected in one line. This machine may not have one, so the tests simulate its version."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Times of creation that a response cannot express: no new ones, and those that are there break nothing."""
+"""Times of creation that a response cannot express: new ones are rejected, and existing ones break nothing."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from project.tests.test_migrations import MigrationTestCase
 from project.timestamps import RFC3339, parse
 
 EARLIEST, LATEST = '0001-01-01T00:00:00.000000Z', '9999-12-31T23:59:59.999999Z'
-# What SQL can store, and the timestamp that it becomes.
+# Values that SQL can store, and the timestamp that each becomes.
 BAD = {
     'postgresql': {
         'infinity': LATEST,

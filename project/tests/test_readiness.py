@@ -1,4 +1,4 @@
-"""Ready means ready: whether /health and /users notice a schema that is not the code's, on a scratch database."""
+"""/health and /users detect a schema that is not that of the code. The tests use a scratch database."""
 
 from unittest import mock
 

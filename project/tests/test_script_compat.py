@@ -60,7 +60,7 @@ class FlaskScriptTest(unittest.TestCase):
         self.manager = a_manager(lambda: Flask('probe'))
 
     def run_command(self, *args, status=None):
-        """Return the command's result or, with `status`, its stdout and stderr as it exits so."""
+        """Return the command's result. With `status`, check that it exits with it, and return stdout and stderr."""
         if status is None:
             return self.manager.handle('manage.py', args)
         out, err = io.StringIO(), io.StringIO()
@@ -103,7 +103,7 @@ class FlaskScriptTest(unittest.TestCase):
         self.assertRegex(self.run_command('--help', status=0)[0], r'(?m)^ +more$')
 
     def test_module_can_be_run_again(self):
-        # As when coverage is measured: the modules of the project are imported anew, Flask-Script is not.
+        # As when coverage is measured: the modules of the project are imported again, but not Flask-Script.
         for module in flask_script, flask_script.commands:
             self.enterContext(mock.patch.dict(vars(module)))
         again = runpy.run_path(project.commands.script_compat.__file__)

@@ -52,7 +52,7 @@ class ServerTestCase(BaseTestCase):
         :param shut: whether to close the sending half of the connection after the bytes.
         """
         with self.connect() as client:
-            # A server that has seen enough may respond and close while this is still sending.
+            # A server that rejects a request may respond and close while the client is still sending.
             with contextlib.suppress(ConnectionError):
                 for part in parts:
                     client.sendall(part)
@@ -86,7 +86,7 @@ class ServerTest(ServerTestCase):
     def test_of_a_hundred_simultaneous_posts_of_one_email_one_adds_a_user(self):
         forms = ('ann@example.com', 'Ann@Example.com', ' ann@example.com', 'ANN@EXAMPLE.COM ')
         bodies = [json.dumps({'username': f'ann{n}', 'email': forms[n % len(forms)]}) for n in range(CLIENTS)]
-        # All are connected, and have sent all but the last byte, before the first of them is done.
+        # All clients have connected and sent all but the last byte before the first request is complete.
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(self.connect()) for _ in bodies]
             for client, body in zip(clients, bodies, strict=True):

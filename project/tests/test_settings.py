@@ -1,4 +1,4 @@
-"""The values of each setting: those that are taken, and those that are rejected at start in one line."""
+"""The values of each setting: those that are accepted, and those that are rejected at start in one line."""
 
 import os
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Values(NamedTuple):
 
     :ivar taken: values that are valid.
     :ivar rejected: values that are not.
-    :ivar shown: a right value that each message shows, as a regular expression.
+    :ivar shown: a valid value that each message shows, as a regular expression.
     """
 
     taken: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Unpaginated lists whose clients read slowly: how many there may be, and what each of them sees."""
+"""Unpaginated lists whose clients read slowly: the limits of their number and time, and their snapshots."""
 
 import json
 import time
@@ -41,7 +41,7 @@ class StreamsTest(BaseTestCase):
         self.store_users(9)
         url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
         if self.on_postgresql:
-            url += f'?{REPEATABLE_READ}'  # as the default of a database may be
+            url += f'?{REPEATABLE_READ}'  # which may be the default of a database
         self.service = self.client_of(POOL_SIZE=1, SQLALCHEMY_DATABASE_URI=url)
         self.enterContext(mock.patch.object(self.service.application.logger, 'disabled', True))
 

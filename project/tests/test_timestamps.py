@@ -156,7 +156,7 @@ class ComparisonTest(BaseTestCase):
 
 
 class LessonTest(BaseTestCase):
-    """Code of the lesson. Its constructor, pasted, is tested by the module next_steps."""
+    """Code of the lesson. The module next_steps tests its constructor."""
 
     def test_helper_and_test_of_the_lesson(self):
         datetime = lesson_datetime

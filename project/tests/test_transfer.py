@@ -1,4 +1,4 @@
-"""All users into a file and back: nothing is lost, nothing is half there, and what is refused is told."""
+"""Export and import of all users: no user is lost, no file is incomplete, and rejected lines are reported."""
 
 import contextlib
 import gzip
@@ -27,7 +27,7 @@ ANN = {
     'created_at': '2026-11-22T16:13:51.482913Z',
 }
 WIDE = '\N{GRINNING FACE}'
-# What no client may add today, but an older service may have stored.
+# Users that no client may add today, but that an older service may have stored.
 OLD_USERS = [
     ANN | {'username': '', 'email': '', 'created_at': '0001-01-01T00:00:00.000000Z'},
     ANN
@@ -79,12 +79,12 @@ NO_USERS = [
 
 
 def numbered(number):
-    """A user for a line; all of them are different."""
+    """Return a user for a line, a different one for each number."""
     return ANN | {'id': number, 'username': f'user{number}', 'email': f'user{number}@example.com'}
 
 
 def lines_of(users):
-    """The lines of a dump with ``users``."""
+    """Return the lines of a dump with ``users``."""
     return b''.join(json.dumps(user).encode() + b'\n' for user in users)
 
 
@@ -103,19 +103,19 @@ class TransferTestCase(BaseTestCase):
         self.stderr = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
 
     def dump(self, name='dumped.jsonl', **options):
-        """The bytes of a dump of the database of the current app."""
+        """Dump the database of the current app, and return the bytes of the file."""
         transfer.dump(str(self.folder / name), **options)
         return (self.folder / name).read_bytes()
 
     def load(self, users, **options):
-        """Load a file of ``users``, or of these bytes; what was added, was there, and was refused."""
+        """Load a file of ``users``, or of these bytes; return the numbers of users added, existing and rejected."""
         self.path.write_bytes(users if isinstance(users, bytes) else lines_of(users))
         done = transfer.load(str(self.path), **options)
         return done.added, done.existing, done.rejected
 
     @contextlib.contextmanager
     def other_database(self, url, tables=True):
-        """Within the block the current app, which it gives, is one on the database at ``url``."""
+        """Make an app on the database at ``url`` the current one in the block, and give it."""
         app = make_app(SQLALCHEMY_DATABASE_URI=url)
         with app.app_context():
             if tables:
@@ -127,13 +127,13 @@ class TransferTestCase(BaseTestCase):
 
     @contextlib.contextmanager
     def scratch(self, **options):
-        """The same on an empty database of the kind that is tested."""
+        """Do the same with an empty database of the kind that is tested."""
         with scratch_database() as url, self.other_database(url, **options) as app:
             yield app
 
     @contextlib.contextmanager
     def assert_reports(self, *parts):
-        """Check that the block raises a TransferError of one line in which all ``parts`` stand."""
+        """Check that the block raises a TransferError of one line that contains all ``parts``."""
         with self.assertRaises(transfer.TransferError) as caught:
             yield
         for part in parts:
@@ -265,7 +265,7 @@ class DumpTest(TransferTestCase):
         ):
             size = len(self.dump())
         self.assertEqual(steps[:2], [size, 'named'])
-        self.assertEqual(len(steps), 3)  # and the folder
+        self.assertEqual(len(steps), 3)  # the third one syncs the folder
 
     def test_names_that_cannot_be_written(self):
         for name, told in (

@@ -1,4 +1,4 @@
-"""A database that is unavailable, over HTTP: a fake server freezes, closes connections and rejects statements."""
+"""An unavailable database, over HTTP: a fake server stops responding, closes connections and rejects statements."""
 
 import math
 import socket
@@ -34,11 +34,11 @@ class UnavailableTest(BaseTestCase):
         self.enterContext(mock.patch.object(self.service.application.logger, 'disabled', True))
 
     def get(self, path='/users/7'):
-        """Return the status of a GET; a failure of the database is in the envelope, and says nothing of it."""
+        """Return the status of a GET. Check that a 503 has the envelope, and no text of the database."""
         return self.check(self.service.get(path))
 
     def post(self):
-        """Return the status of a POST, as :meth:`get`."""
+        """Return the status of a POST; check a 503 as in :meth:`get`."""
         return self.check(self.service.post('/users', json=ANN))
 
     def check(self, response):
@@ -120,7 +120,7 @@ class UnavailableTest(BaseTestCase):
         self.server.respond = lambda sql: thawed.wait() and rows(ROW)
         self.server.statements.clear()
         with mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
-            # In a thread, so that this fails instead of waiting without end if there is no deadline.
+            # In a thread, so that the test fails instead of waiting indefinitely if there is no deadline.
             self.assertEqual(self.check(Request(self.service.application, 'GET', '/users/7').ended()), 503)
         self.assertEqual(len(self.server.statements), 1)
         for request in (self.get, self.post, lambda: self.get('/users')):

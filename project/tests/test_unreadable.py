@@ -33,7 +33,7 @@ class UnreadableTest(BaseTestCase):
         self.enterContext(mock.patch.object(self.service.application.logger, 'disabled', True))
 
     def assert_unavailable(self):
-        """Check that each kind of request is answered with 503, and that the next one finds a working connection."""
+        """Check that the response to each kind of request is a 503 with Retry-After."""
         for method, path in REQUESTS:
             with self.subTest(method=method, path=path):
                 body = {'username': 'ann', 'email': 'ann@example.com'} if method == 'POST' else None
@@ -74,7 +74,7 @@ class UnreadableTest(BaseTestCase):
 
 class CommandTest(BaseTestCase):
     def wait(self, rejections):
-        """Wait for a server that rejects so many connections, and return what is printed and the exit message."""
+        """Wait for a server that rejects this number of connections; return the output and the exit message."""
         server = self.enterContext(FakePostgres())
         app = make_app(SQLALCHEMY_DATABASE_URI=server.url)
         self.addCleanup(dispose, app)

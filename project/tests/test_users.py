@@ -1,4 +1,4 @@
-"""What the service promises about users, and what went wrong in its first version."""
+"""Adding and reading users, and the defects of the service of 2017."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from project.tests.base import BaseTestCase
 JSON = 'application/json'
 ANN = {'username': 'ann', 'email': 'ann@example.com'}
 
-# Values of one field, and what is said about them.
+# Values of one field, and the error for each.
 BAD_TEXTS = [
     (None, 'must not be null'),
     (123, 'must be a string'),
@@ -241,7 +241,7 @@ class AddUserTest(BaseTestCase):
             read=mock.Mock(side_effect=OSError('of the server')), readinto=mock.Mock(side_effect=OSError)
         )
         for stream, environ in (
-            # As werkzeug's server hands it over, and as gunicorn does, which marks where it ends.
+            # As passed by Werkzeug's server, and as passed by gunicorn, which marks the end of the body.
             (io.BytesIO(body), {'CONTENT_LENGTH': str(len(body) + 1)}),
             (io.BytesIO(body), {'CONTENT_LENGTH': str(len(body) + 1), 'wsgi.input_terminated': True}),
             (broken, {'CONTENT_LENGTH': '10'}),
@@ -383,7 +383,7 @@ class GetUsersTest(BaseTestCase):
         self.assertEqual(ids, sorted(ids, reverse=True))
 
     def test_database_sorts_the_users(self):
-        # It would often come out right by itself, for the sake of an index.
+        # Without ORDER BY, the order would often be right by chance, because of an index.
         self.assertIn('ORDER BY users.created_at DESC, users.id DESC', str(User.newest_first().compile(db.engine)))
 
     def test_without_users_the_list_is_empty(self):

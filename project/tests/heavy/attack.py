@@ -1,8 +1,8 @@
-"""Attacks that wear the service out, on gunicorn alone and behind nginx: slow and endless requests, slow readers.
+"""Attacks on resources, on gunicorn alone and behind nginx: slow and endless requests, slow readers.
 
 ``python manage.py test attack attack_costs attack_requests`` takes about a minute, most of which is waiting for
-deadlines. It needs nginx (on Debian ``apt-get install nginx-light``). ``docs/security.md`` lists what each test was
-seen to fail without.
+deadlines. It needs nginx (on Debian ``apt-get install nginx-light``). ``docs/security.md`` lists the limits that these
+tests check.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from project.tests.support.attack_case import CHUNKED, DELETE, LIST, PING, POST,
 from project.tests.support.databases import other_database
 from project.tests.support.raw import RawClient
 
-MANY = 60_000  # users: their list is more than the kernel and nginx take for a client that reads slowly
+MANY = 60_000  # users: their list is larger than the buffers of the kernel and of nginx for a client that reads slowly
 LONG = b'Content-Length: 99999999999999\r\n\r\n'
 PIECE = b'2000\r\n' + b'x' * 0x2000 + b'\r\n'
 
@@ -27,7 +27,7 @@ class SlowTest(AttackCase):
 
     def test_slow_clients_are_cut_and_others_are_served(self):
         def attack(port, head, part, allowed):
-            """Send a request slowly, and return what was not cut in time, if anything."""
+            """Send a request slowly; return its name if the server did not close the connection in time."""
             with RawClient(port) as client:
                 client.socket.settimeout(1.0)
                 started = time.monotonic()
@@ -90,7 +90,7 @@ class EndlessTest(AttackCase):
                 self.assertTrue(cut.result())
 
     def test_endless_bodies_behind_nginx_are_rejected(self):
-        # nginx discards the rest for 30 s, at the cost of nobody else.
+        # nginx discards the rest for 30 s, which delays no other client.
         for head, status in ((PING + CHUNKED, 200), (DELETE + CHUNKED, 401), (POST + CHUNKED, 413)):
             with self.subTest(head=head), RawClient(self.nginx.port) as client:
                 client.send(head, *[PIECE] * 100)

@@ -15,7 +15,7 @@ MOST_BYTES = 65_536  # of a body
 ONE = b'GET /users/1 HTTP/1.1\r\nHost: x\r\n'
 PATCH = b'PATCH /users/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ' + TOKEN.encode() + b'\r\n'
 OPTIONS = b'OPTIONS /users HTTP/1.1\r\nHost: x\r\n'
-# Characters that the rules for names and emails look at: joined, invisible, expanded eighteenfold by NFKC, emoji.
+# Characters that the rules for names and emails examine: joined, invisible, expanded eighteenfold by NFKC, emoji.
 CHARACTERS = ('\u200d', '\u0644\u200d', '\ufdfa', '\U0001f468\u200d', '\U0001f3f4\U000e0067', '0\ufe0f', '\u0301', 'ﬁ')
 
 
@@ -35,7 +35,7 @@ def filled(unit: bytes, size: int) -> bytes:
 
 
 def headers(start: bytes, name: bytes, unit: bytes, count: int = 2) -> bytes:
-    """Return a request in which headers are as long as they may be."""
+    """Return a request with headers of the maximum length."""
     return start + (name + b': ' + filled(unit, 8000 - len(name)) + b'\r\n') * count + b'\r\n'
 
 
@@ -127,7 +127,7 @@ def requests() -> dict[str, bytes]:
 
 
 class CostTest(AttackCase):
-    """The CPU time of the worker is asked of the kernel, so that other programs don't matter."""
+    """The kernel reports the CPU time of the worker, so that other programs have no influence."""
 
     def test_costly_requests(self) -> None:
         self.exchange(self.server.port, body(json.dumps({'username': 'ann', 'email': 'ann@example.com'}).encode()))

@@ -1,4 +1,4 @@
-"""Requests that try to get in, to get something out, or to get more than their share: tokens, framings, floods."""
+"""Attacks by requests: missing and wrong tokens, ambiguous framing, floods, and data that must not be logged."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ from project.tests.support.servers import TOKEN
 
 
 class NginxTest(AttackCase):
-    """What nginx responds by itself."""
+    """The responses that nginx makes itself, its limits and its log."""
 
     limits = {'ADDITIONS_PER_SECOND': '1', 'ADDITIONS_BURST': '5', 'REQUESTS_PER_SECOND': '9999'}
 
@@ -106,7 +106,7 @@ class SecretsTest(AttackCase):
                         client.socket.shutdown(1)
                         while client.socket.recv(10_000):
                             pass
-        # An upstream that is gone is an error of nginx.
+        # nginx logs an error for an upstream that has ended.
         self.server.stop()
         self.exchange(self.nginx.port, PLACES['the query'])
         logs = self.server.log() + self.nginx.log()
@@ -145,7 +145,7 @@ class TokensTest(AttackCase):
 
 
 class FramingTest(AttackCase):
-    """Requests whose end two servers could see in different places: none hides a second request."""
+    """Request smuggling: no request with an ambiguous end hides a second request."""
 
     def test_no_framing_hides_a_request(self):
         hidden = b'GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n'
@@ -182,7 +182,7 @@ class FramingTest(AttackCase):
                             while data := client.socket.recv(10_000):
                                 received += data
                     statuses = re.findall(rb'HTTP/1\.[01] (\d+)', received)
-                    # The body is whole and each hidden request is one: or the first response is the last.
+                    # Either the body is complete and each hidden request gets a response, or there is one response.
                     self.assertTrue(statuses, (head, body))
                     if len(statuses) > 1:
                         self.assertTrue(is_plain(head), (port, head, body, statuses))

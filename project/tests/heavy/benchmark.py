@@ -1,4 +1,4 @@
-"""The measuring tool, with small numbers: it measures every workload, and leaves nothing behind.
+"""The benchmark, with small numbers: it measures every workload, and leaves no database or process behind.
 
 It takes a minute. Run by name: ``python manage.py test benchmark``.
 """
@@ -40,7 +40,7 @@ class BenchTest(unittest.TestCase):
             'TMPDIR': str(self.folder / 'tmp'),
             'BENCH_MARK': self.mark,
             'WEB_CONCURRENCY': '2',
-            'POOL_SIZE': '16',  # each client that reads a long list takes a connection, on a busy machine for long
+            'POOL_SIZE': '16',  # each client that reads a long list takes a connection, for long on a busy machine
             **environment,
         }
         return subprocess.Popen(

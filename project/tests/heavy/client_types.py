@@ -1,4 +1,4 @@
-"""What a client author's tools make of the contract: it is valid OpenAPI, and gives types to TypeScript.
+"""The contract in the tools of client authors: it is valid OpenAPI, and generates types for TypeScript.
 
 Not among the tests that run by default: ``python manage.py test client_types``, after
 ``pip install -r .ci/requirements.txt``. It needs Node with npm, which fetches the generator and the compiler.
@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 from project.tests.base import ROOT
 
 DOCUMENT = ROOT / 'project' / 'api' / 'openapi.yaml'
-# The usual generator, and the newest compiler that it takes.
+# The usual generator, and the newest compiler that it supports.
 PACKAGES = ('openapi-typescript@7.13.0', 'typescript@5.9.3')
 USAGE = """
 import type { components, operations, paths } from './users'

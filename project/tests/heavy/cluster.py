@@ -1,4 +1,4 @@
-"""What clients see while nodes of a PostgreSQL cluster under Patroni fail: the tests that have found most.
+"""Responses while nodes of a PostgreSQL cluster under Patroni fail: the tests that have found the most defects.
 
 Run by name: ``python manage.py test cluster``. All tests of clusters are ``cluster cluster_more cluster_proxies``.
 They need Debian's ``etcd-server``, ``haproxy``, ``pgbouncer`` and ``postgresql``.
@@ -48,7 +48,7 @@ class TwoPrimariesTest(ClusterCase):
             self.assertTrue(old.is_primary(), 'there are two primaries')
             promoted = self.commits.promotions[leader]
             first = self.first_success(promoted) - promoted
-            measured("only the leader's Patroni frozen, from the promotion to the first 201", first)
+            measured("only the leader's Patroni paused, from the promotion to the first 201", first)
             self.assertLess(first, MOVE_SECONDS)
 
 
@@ -60,7 +60,7 @@ class FrozenStandbyTest(ClusterCase):
             self.patroni.standbys[0].freeze()
             time.sleep(8)
         self.assertEqual({201}, set(self.adds.statuses(started)))
-        measured('one standby frozen, longest time without a 201', self.longest_gap(started))
+        measured('one standby paused, longest time without a 201', self.longest_gap(started))
 
     def test_all_standbys_paused_with_24_writers(self):
         self.serve()
@@ -76,12 +76,12 @@ class FrozenStandbyTest(ClusterCase):
             wait_until(lambda: self.first_success(ended), 20, 'a user is added')
             healed = self.first_success(ended) - ended
             wait_until(lambda: time.monotonic() > ended + 3, 20, 'time passes')
-        measured('all standbys frozen, first 201 after they go on', healed)
+        measured('all standbys paused, first 201 after they continue', healed)
         self.assertIn(503, self.adds.statuses(started, ended))
         for load in (self.reads, lists):
             during = [response for response in load.responses if started <= response.started < ended]
             self.assertEqual({200}, {response.status for response in during} - {404})
             self.assertGreater(len(during), 100)
             slowest = max(response.seconds for response in during)
-            measured('all standbys frozen, slowest read', slowest)
+            measured('all standbys paused, slowest read', slowest)
             self.assertLess(slowest, 1)

@@ -1,6 +1,6 @@
-"""What clients see while nodes of a PostgreSQL cluster under Patroni fail: the tests that ``cluster`` leaves out.
+"""Responses while nodes of a PostgreSQL cluster under Patroni fail: the tests that ``cluster`` leaves out.
 
-Run by name: ``python manage.py test cluster_more``; what they need is in ``cluster``.
+Run by name: ``python manage.py test cluster_more``. The module ``cluster`` lists the requirements.
 """
 
 import time
@@ -34,7 +34,7 @@ class MoreFailoversTest(ClusterCase):
 
         def lose_two():
             lost.kill()
-            time.sleep(5)  # commits go on, with the other standby
+            time.sleep(5)  # commits continue, with the other standby
             self.patroni.leader.kill()
             wait_until(self.patroni.find_leader, 60, 'the last node is the leader')
             lost.start()

@@ -1,6 +1,6 @@
-"""What clients see while nodes of a cluster fail behind HAProxy, and behind PgBouncer.
+"""Responses while nodes of a cluster fail behind HAProxy, and behind PgBouncer.
 
-Run by name: ``python manage.py test cluster_proxies``; what they need is in ``cluster``.
+Run by name: ``python manage.py test cluster_proxies``. The module ``cluster`` lists the requirements.
 """
 
 import signal
@@ -12,7 +12,7 @@ from project.tests.support.servers import HOST, wait_until
 
 
 class ProxyCase(ClusterCase):
-    """A proxy that knows the leader is all that the service knows."""
+    """The service knows only a proxy, which forwards to the leader."""
 
     def serve_behind(self, bouncer):
         """Start HAProxy, PgBouncer before it if it is wanted, and the service."""
@@ -26,7 +26,7 @@ class ProxyCase(ClusterCase):
         wait_until(lambda: self.server.get('/health').status == 200, 20, 'the proxy has found the leader')
 
     def check_paused_standbys(self):
-        """Freeze all standbys for a while: writes are 503, and reads go on."""
+        """Pause all standbys for a while, and check that writes get 503 and reads succeed."""
         standbys = self.patroni.standbys
         with self.load(writers=24):
             started = time.monotonic()
@@ -37,7 +37,7 @@ class ProxyCase(ClusterCase):
             for standby in standbys:
                 standby.thaw()
             wait_until(lambda: self.first_success(ended), 20, 'a user is added')
-            measured('first 201 after the standbys go on', self.first_success(ended) - ended)
+            measured('first 201 after the standbys continue', self.first_success(ended) - ended)
         self.assertIn(503, self.adds.statuses(started, ended))
         during = [response for response in self.reads.responses if started <= response.started < ended]
         self.assertEqual({200}, {response.status for response in during} - {404})

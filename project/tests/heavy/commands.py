@@ -1,4 +1,4 @@
-"""Commands in processes of their own, as they are typed. Run by name: ``python manage.py test commands``."""
+"""Commands in processes of their own, as a user starts them. Run by name: ``python manage.py test commands``."""
 
 import json
 import os

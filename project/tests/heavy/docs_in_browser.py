@@ -1,4 +1,4 @@
-"""The page /docs in Chromium: requests are sent from it, and it shows the responses.
+"""The page /docs in Chromium: it sends requests, and shows the responses.
 
 Not among the tests that run by default: ``python manage.py test docs_in_browser``, after
 ``pip install -r .ci/requirements.txt`` and ``apt-get install chromium``.
@@ -17,7 +17,7 @@ from project.tests.base import scratch_database
 from project.tests.support.browsing import CHROMIUM_OPTIONS
 from project.tests.support.servers import HOST, TOKEN, Server, manage
 
-# Called by the browser whenever the page's Content-Security-Policy stops something.
+# The browser calls this for each violation of the page's Content-Security-Policy.
 REPORT_VIOLATIONS = """
 addEventListener('securitypolicyviolation', event => violated(`${event.violatedDirective} ${event.blockedURI}`));
 """
@@ -34,7 +34,7 @@ class DocsInBrowserTest(unittest.TestCase):
 
     @classmethod
     def start_server(cls, **settings: str) -> Server:
-        """Start the service on an empty database. It runs until the tests of this class are done."""
+        """Start the service on an empty database. It runs until the tests of this class have ended."""
         directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         url = cls.enterClassContext(scratch_database())
         manage(url, 'db', 'upgrade')
@@ -66,7 +66,7 @@ class DocsInBrowserTest(unittest.TestCase):
         return part.locator('.live-responses-table .response')
 
     def authorize(self):
-        """Give the page the token, as a reader does."""
+        """Enter the token in the page, as a user does."""
         self.page.get_by_role('button', name='Authorize').click()
         dialog = self.page.locator('.modal-ux')
         dialog.get_by_role('textbox').fill(TOKEN)

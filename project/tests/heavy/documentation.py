@@ -1,7 +1,7 @@
 """The commands in the README and in ``docs``, run as written. Run by name: ``manage.py test documentation``.
 
-Each page has a shell, in which its blocks run in their order, in a copy of the project. Two things differ from what a
-reader has: the service is on a free port instead of 5000, and the databases are temporary ones. Ids, timestamps and
+Each page has a shell, in which its blocks run in their order, in a copy of the project. Two things differ from the
+reader's machine: the service has a free port instead of 5000, and the databases are temporary. Ids, timestamps and
 cursors in an output are not compared.
 """
 
@@ -29,7 +29,7 @@ RUN = (
     *('README.md', 'backup.md', 'clients.md', 'deploying.md', 'developing.md', 'mounting.md', 'settings.md'),
     *('troubleshooting.md', 'upgrading.md'),
 )
-# Why a block is not run here, by what it contains. Its syntax is checked.
+# The reasons why a block is not run here, by a text that it contains. Its syntax is checked.
 NOT_RUN = {
     'docker-compose': 'it needs images',
     'kubectl': 'it needs a cluster',
@@ -45,7 +45,7 @@ NOT_RUN = {
     'manage.py bench': 'heavy/benchmark.py',
     'manage.py test': 'it would run these tests',
 }
-# What differs from run to run in an output.
+# The parts of an output that differ from run to run.
 VARIABLE = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=after=)[\w.-]{40,}|(?<=_ms":)[\d.]+')
 
 
@@ -56,7 +56,7 @@ def engine(name: str) -> Engine:
 
 @contextlib.contextmanager
 def temporary_databases() -> Iterator[tuple[str, str]]:
-    """Give what replaces :data:`DATABASES` in commands, and the prefix of names; drop the databases that have it."""
+    """Give the replacements of :data:`DATABASES` and the prefix of the databases' names; drop those databases."""
     url = url_of_tests()
     prefix = f'users_{secrets.token_hex(4)}_'
     if url.get_backend_name() != 'postgresql':
@@ -117,7 +117,7 @@ class DocumentationTest(unittest.TestCase):
                 shell.close()
 
     def prepare(self, name: str, prefix: str, shell: Shell) -> None:
-        """Make the databases that a page takes for granted."""
+        """Make the databases that a page assumes."""
         if name in ('deploying.md', 'upgrading.md'):
             with engine('postgres').execution_options(isolation_level='AUTOCOMMIT').connect() as connection:
                 connection.execute(text(f'CREATE DATABASE {prefix}prod TEMPLATE template0'))

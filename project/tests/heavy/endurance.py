@@ -1,9 +1,9 @@
 """The service under a mixed load for minutes, while its workers are killed and PostgreSQL is restarted.
 
 Run by name, after ``pip install -r .ci/requirements.txt``: ``python manage.py test endurance.OneMinute``, or
-``endurance.FiveMinutes``. The second has the bounds that the first cannot show: growth after a worker's first minute.
+``endurance.FiveMinutes``. Only the second one limits the growth after a worker's first minute.
 
-Always the youngest worker is killed, so that the others grow old.
+The tests always kill the youngest worker, so that the others run for long.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ PATHS = ('/users?limit=20', '/users?q=wr&limit=10', '/users?active=true&limit=5'
 
 
 class Lives(Load):
-    """Clients that add a user, change, find and remove them, on one connection for each user.
+    """Clients that add, change, find and remove users, on one connection for each user.
 
     :ivar removed: the emails whose removal was acknowledged.
     """
@@ -81,7 +81,7 @@ class Lives(Load):
 
 
 class Endurance(FaultCase):
-    """A run; its subclasses have the times, in seconds."""
+    """A run. Its subclasses set the durations, in seconds."""
 
     seconds: int
     restart_every: int
@@ -95,7 +95,7 @@ class Endurance(FaultCase):
         (self.directory / 'watched.py').write_text(WATCHED)
         self.server = self.start_server(self.cluster.dsn(), app='watched:app', WEB_CONCURRENCY=str(WORKERS))
         self.born = {}  # when each worker was first seen, on the monotonic clock
-        self.memory = {}  # of each worker: its ages, and its own memory in bytes at them
+        self.memory = {}  # of each worker: pairs of its age and its own memory in bytes
         self.restarts = []  # start and end
 
     def test_workers_do_not_grow_and_leave_nothing_behind(self):
@@ -117,14 +117,14 @@ class Endurance(FaultCase):
         print(f'  {len(writers.acknowledged)} users added, {len(lives.removed)} added and removed')
 
     def leave(self):
-        """Request all users, and leave after the first byte."""
+        """Request all users, and disconnect after the first byte."""
         with contextlib.closing(self.server.connect()) as connection:
             connection.request('GET', '/users')
             connection.getresponse().read(1)
         return self.server.get('/ping')
 
     def disturb(self):
-        """Kill workers and restart PostgreSQL for the time of the run; return the number of kills."""
+        """Kill workers and restart PostgreSQL during the run; return the number of kills."""
         start = time.monotonic()
         kill_at, restart_at, kills = KILL_EVERY, self.restart_every, 0
         while (elapsed := time.monotonic() - start) < self.seconds:
@@ -141,7 +141,7 @@ class Endurance(FaultCase):
         return kills
 
     def sample(self):
-        """Note the memory of each worker that no other process shares."""
+        """Record the memory of each worker that no other process shares."""
         now = time.monotonic()
         for pid in self.server.workers():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -149,7 +149,7 @@ class Endurance(FaultCase):
                 self.memory.setdefault(pid, []).append((now - self.born.setdefault(pid, now), memory))
 
     def resources(self):
-        """Return the greenlets of each worker, its descriptors except for its database connections, and those."""
+        """Return for each worker its greenlets, its descriptors without database connections, and the latter."""
         counts = defaultdict(list)
         # Each worker several times, since the connection of the previous request may not be closed yet.
         while len(counts) < WORKERS or min(map(len, counts.values())) < SAMPLES:
@@ -163,7 +163,7 @@ class Endurance(FaultCase):
         return found
 
     def check_resources(self, before):
-        """Check that nothing is left behind when the clients have gone."""
+        """Check that no greenlet, descriptor or busy connection remains after the clients have disconnected."""
         most = [max(values) for values in zip(*((one[0], one[1]) for one in before.values()), strict=True)]
 
         def rest():
@@ -197,7 +197,7 @@ class Endurance(FaultCase):
             self.assertLess(max(late) - late[0], MOST_GROWTH)
 
     def check_responses(self, loads, kills):
-        """Check that killed workers lost no more responses than they can have held, and that only restarts gave 503."""
+        """Check that killed workers lost at most the requests that they held, and that only restarts caused 503."""
         responses = [response for load in loads for response in load.responses]
         failures = [failure for load in loads for failure in load.failures]
         self.assertLessEqual(len(failures), (3 * CLIENTS + LEAVERS) * kills, failures[:3])

@@ -1,4 +1,4 @@
-"""What clients see while PostgreSQL is frozen, stopped or overloaded. Run by name: ``manage.py test faults``."""
+"""Responses while PostgreSQL is paused, stopped or overloaded. Run by name: ``manage.py test faults``."""
 
 import collections
 import concurrent.futures
@@ -46,14 +46,14 @@ class FaultsTest(FaultCase):
         """Check that the service recovers within seconds, without a restart, and keeps working."""
         wait_until(lambda: self.server.get('/health').status == 200, 10, 'the database is reached')
         # The circuit breaker of each worker lets the next probe through a quarter of a second after a timeout.
-        wait_until(lambda: {self.server.get('/users?limit=1').status for _ in range(8)} == {200}, 10, 'reads heal')
+        wait_until(lambda: {self.server.get('/users?limit=1').status for _ in range(8)} == {200}, 10, 'reads recover')
         unique = f'{time.monotonic_ns()}@example.com'
         for number in range(8):
             self.assertEqual(200, self.server.get('/users?limit=1').status)
             self.assertEqual(201, self.server.post(f'{number}.{unique}').status)
 
     def check_paused_database(self):
-        """Freeze the database under load, check the responses, and thaw it."""
+        """Pause the database under load, check the responses, and let it continue."""
         server, logged = self.server, len(self.cluster.log())
         user = server.post('reader@example.com').body['data']['id']
         with (
@@ -74,8 +74,8 @@ class FaultsTest(FaultCase):
                 thawed = time.monotonic()
             finally:
                 self.cluster.thaw()
-            wait_until(lambda: 200 in readers.statuses(thawed), 5, 'reading heals')
-            wait_until(lambda: 201 in writers.statuses(thawed), 5, 'writing heals')
+            wait_until(lambda: 200 in readers.statuses(thawed), 5, 'reads recover')
+            wait_until(lambda: 201 in writers.statuses(thawed), 5, 'writes recover')
             healed = time.monotonic()
             wait_until(lambda: min(len(load.statuses(healed + 0.5)) for load in loads) > 5, 20, 'all are served')
         for load, good in ((readers, 200), (writers, 201), (changers, 200)):
@@ -89,11 +89,11 @@ class FaultsTest(FaultCase):
             for response in load.responses
             if frozen + 4 < response.started < thawed - 0.5
         )
-        measured('frozen database, slowest response', max(max(a.seconds for a in load.responses) for load in loads))
-        measured('frozen database, median response once that is known', known[len(known) // 2])
-        measured('frozen database, first success after it goes on', healed - thawed)
+        measured('paused database, slowest response', max(max(a.seconds for a in load.responses) for load in loads))
+        measured('paused database, median response once the circuit breaker is open', known[len(known) // 2])
+        measured('paused database, first success after it continues', healed - thawed)
         self.assertLess(known[int(len(known) * 0.8)], 0.1)
-        self.assert_quick(pings, 'frozen database, /ping')
+        self.assert_quick(pings, 'paused database, /ping')
         emails = collections.Counter(self.cluster.emails())
         self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
         self.assertIsNone(re.search(CANCELED, self.cluster.log()[logged:]))
@@ -166,7 +166,7 @@ class FaultsTest(FaultCase):
         self.cluster.add_users(4500)
 
         def terminate():
-            # It waits until each is gone.
+            # It waits until each backend has ended.
             self.cluster.sql(f'SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity {OTHERS}')
 
         def crash():
@@ -186,7 +186,7 @@ class FaultsTest(FaultCase):
                 with self.subTest(what=what.__name__):
                     self.fill_pools()
                     what()
-                    # Of fresh connections each request may go to either worker, so a few show both.
+                    # A new connection may go to either worker, so a few of them reach both.
                     self.assertLessEqual({send().status for _ in range(12)}, {200, 201})
 
     def test_stopped_database_is_503_at_once_until_it_is_back(self):
@@ -199,7 +199,7 @@ class FaultsTest(FaultCase):
             self.assertEqual(503, self.server.get('/users').status)
             started = time.monotonic()
             self.cluster.start()
-            wait_until(lambda: 201 in writers.statuses(started), 5, 'writing heals')
+            wait_until(lambda: 201 in writers.statuses(started), 5, 'writes recover')
         self.assert_promised(writers, {201, 503})
         down = [response.seconds for response in writers.responses if stopped < response.started < started]
         measured('stopped database, slowest response', max(down))
@@ -256,7 +256,7 @@ class FaultsTest(FaultCase):
             self.assertEqual(200, self.server.get(f'/users/{user}').status)
         self.assertIn('"sqlstate":"25006"', self.server.log())
         set_read_only('off')
-        wait_until(lambda: self.server.post(f'{time.monotonic_ns()}@example.com').status == 201, 5, 'it heals')
+        wait_until(lambda: self.server.post(f'{time.monotonic_ns()}@example.com').status == 201, 5, 'writes recover')
         self.assert_recovers()
 
     def test_exhausted_pool_is_503_after_a_second(self):

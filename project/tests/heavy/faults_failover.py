@@ -1,4 +1,4 @@
-"""What clients see while a standby takes over or hangs, and behind PgBouncer.
+"""Responses while a standby is promoted or does not respond, and behind PgBouncer.
 
 Run by name: ``python manage.py test faults_failover``.
 """
@@ -55,12 +55,12 @@ class FailoverTest(FaultCase):
             wait_until(lambda: len(writers.acknowledged) > 50, 20, 'writers are served')
             lose_primary()
             lost = time.monotonic()
-            wait_until(lambda: 503 in writers.statuses(lost) and 503 in readers.statuses(lost), 10, 'the loss is felt')
+            wait_until(lambda: 503 in writers.statuses(lost) and 503 in readers.statuses(lost), 10, 'requests fail')
             wait_until(lambda: time.monotonic() > lost + after, 10, 'time passes')
             self.standby.promote()
             promoted = time.monotonic()
             for load, good in ((writers, 201), (readers, 200)):
-                wait_until(lambda load=load, good=good: good in load.statuses(lost + 0.2), 10, 'the service heals')
+                wait_until(lambda load=load, good=good: good in load.statuses(lost + 0.2), 10, 'the service recovers')
                 first = min(
                     a.started + a.seconds for a in load.responses if a.status == good and a.started > lost + 0.2
                 )
@@ -84,12 +84,12 @@ class FailoverTest(FaultCase):
 
     def test_paused_primary(self):
         self.serve()
-        # After 4 s no request waits for the frozen machine any more. One that connects to it again just before the
-        # promotion takes another second.
+        # After 4 s no request waits for the paused primary any more. A request that connects to it again just before
+        # the promotion takes another second.
         self.check_failover(self.primary.freeze, after=4, within=3)
 
     def test_paused_standby_makes_writes_503_and_not_reads(self):
-        # More changes wait for the standby than there are connections, which reads must not have to wait for.
+        # More changes wait for the standby than there are connections for writes. Reads must not wait for these.
         server = self.serve(WEB_CONCURRENCY='1', POOL_SIZE='2')
         path = f'/users/{server.post("first@example.com").body["data"]["id"]}'
         with (
@@ -111,11 +111,11 @@ class FailoverTest(FaultCase):
         for load in (lists, readers):
             self.assert_promised(load, {200})
             self.assertGreater(len(load.responses), 50)
-        self.assert_quick(pings, 'frozen standby, /ping')
-        measured('frozen standby, response to a write', max(response.seconds for response in writers.responses))
+        self.assert_quick(pings, 'paused standby, /ping')
+        measured('paused standby, response to a write', max(response.seconds for response in writers.responses))
         self.assertIsNone(re.search(CANCELED, self.primary.log()))
         self.assertEqual(201, server.post('after@example.com').status)
-        # What became of it is unknown to the client; it was not stored twice.
+        # The client does not know the outcome. The user was not stored twice.
         self.assertLessEqual(self.primary.emails().count('waits@example.com'), 1)
 
 
@@ -152,7 +152,7 @@ class MissingStandbyTest(FaultCase):
             self.standby.start()
             upgrade.result(40)
         self.assertEqual([(0,)], self.standby.sql('SELECT count(*) FROM users'))
-        # A standby that is lost later is no obstacle where nothing is to be done.
+        # If no migration is needed, the loss of the standby does not matter.
         self.standby.kill()
         manage(self.primary.dsn(), 'db', 'upgrade')
 
@@ -193,13 +193,13 @@ class PgBouncerTest(FaultCase):
         with Writers(server, 2) as writers:
             cluster.restart()
             since = time.monotonic()
-            wait_until(lambda: 201 in writers.statuses(since + 1), 20, 'the service heals')
+            wait_until(lambda: 201 in writers.statuses(since + 1), 20, 'the service recovers')
         self.assert_promised(writers, {201, 503})
         emails = collections.Counter(cluster.emails())
         self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
 
     def start_pgbouncer(self, cluster):
-        """Start it with two connections to ``cluster`` for however many clients, and return its port."""
+        """Start PgBouncer with two connections to ``cluster`` for any number of clients, and return its port."""
         port = free_port()
         (self.directory / 'users.txt').write_text('"users" ""\n')
         (self.directory / 'pgbouncer.ini').write_text(

@@ -1,4 +1,4 @@
-"""What clients see while other clients misbehave, and while workers are stopped, replaced and killed.
+"""Responses while other clients misbehave, and while workers are stopped, replaced and killed.
 
 Run by name: ``python manage.py test faults_serving``.
 """
@@ -20,7 +20,7 @@ from project.tests.support.fault_case import FaultCase, measured
 from project.tests.support.loads import Load
 from project.tests.support.servers import HOST, SLACK_SECONDS, wait_until
 
-MANY = 60_000  # users: their list is more than the kernel takes for a client that doesn't read
+MANY = 60_000  # users: their list is larger than the kernel's buffers for a client that does not read
 POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n'
 PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n'
 GARBAGE = (
@@ -306,9 +306,9 @@ class ServingTest(FaultCase):
                 wait_until(lambda: min(len(kept.responses), len(fresh.responses)) > 50, 10, 'pings get responses')
                 self.server.process.send_signal(signal.SIGHUP)
                 signalled = time.monotonic()
-                wait_until(lambda: set(self.server.workers()) - old, 10, 'new workers are there')
-            wait_until(lambda: not set(self.server.workers()) & old, SLACK_SECONDS, 'the old workers are gone')
-            measured('HUP, the old workers are gone', time.monotonic() - signalled)
+                wait_until(lambda: set(self.server.workers()) - old, 10, 'new workers run')
+            wait_until(lambda: not set(self.server.workers()) & old, SLACK_SECONDS, 'the old workers have ended')
+            measured('HUP, the old workers have ended', time.monotonic() - signalled)
             ended = time.monotonic()
             wait_until(lambda: len(fresh.statuses(ended)) > 50, 10, 'pings get responses')
         for sock in waiting:
@@ -328,7 +328,7 @@ class ServingTest(FaultCase):
                 wait_until(lambda since=since: len(load.statuses(since)) > 100, 10, 'the clients get responses')
                 os.kill(self.server.workers()[0], signal.SIGKILL)
                 killed = time.monotonic()
-                wait_until(lambda killed=killed: len(load.statuses(killed + 0.5)) > 100, 10, 'the service goes on')
+                wait_until(lambda killed=killed: len(load.statuses(killed + 0.5)) > 100, 10, 'the service continues')
         print(f'  measured: two workers killed, failed requests of {clients} clients: {len(load.failures)}', flush=True)
         self.assertLessEqual(len(load.failures), 2 * clients)
         self.assertEqual([], [at for at, _ in load.failures if killed + 0.5 < at])

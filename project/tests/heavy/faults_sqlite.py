@@ -1,4 +1,4 @@
-"""What clients see of SQLite under several writers, without disk space, and when the service is killed.
+"""Responses of the service on SQLite with several writers, without disk space, and when the service is killed.
 
 Run by name: ``python manage.py test faults_sqlite``.
 """

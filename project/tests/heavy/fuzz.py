@@ -4,9 +4,9 @@ Not among the tests that run by default: ``python manage.py test fuzz``, after
 ``pip install -r .ci/requirements.txt``. The service runs under gunicorn, on an empty database beside the one of
 DATABASE_TEST_URL. ``FUZZ_SEED=N`` tries other requests than the usual ones.
 
-All checks of Schemathesis are on but two. ``positive_data_acceptance`` is done by :func:`valid_data_is_accepted`,
-which knows the rejections that no schema can describe. ``object_level_authorization`` needs users of an API who may
-see their own things only; a token of this one opens everything.
+All checks of Schemathesis are on except two. :func:`valid_data_is_accepted` replaces ``positive_data_acceptance``,
+since it knows the rejections that no schema can describe. ``object_level_authorization`` needs an API whose users may
+see only their own objects. A token of this service allows every request.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What clients see of several instances: behind nginx while one of them ends, and when their clocks differ.
+"""Responses of several instances: behind nginx while one of them ends, and when their clocks differ.
 
 Run by name: ``python manage.py test instances``. It needs Debian's ``nginx-light``, ``faketime`` and ``postgresql``.
 """
@@ -56,7 +56,7 @@ class NginxTest(FaultCase):
         self.assertEqual([], check(self.recorder.history)[:5])
 
     def test_one_of_three_instances_killed(self):
-        # Each of the 8 clients waits for one response at a time, so that is what the killed one can hold.
+        # Each of the 8 clients waits for one response at a time, so the killed instance holds at most 8 requests.
         self.check(self.instances[0].kill, failing=8)
 
     def test_one_of_three_instances_stopped(self):

@@ -1,4 +1,4 @@
-"""Everything that libpq takes, with real servers: TLS and its files, passwords, Unix sockets, a primary and a standby.
+"""Parameters of libpq, with real servers: TLS and its files, passwords, Unix sockets, a primary and a standby.
 
 ``python manage.py test libpq_for_real`` needs the server programs of PostgreSQL, and openssl.
 """
@@ -44,7 +44,7 @@ class LibpqForRealTest(FaultCase):
         return certificate, key
 
     def state(self, url, variables):
-        """Connect the service to ``url``, and return who it is where, as :data:`STATE` has it."""
+        """Connect the service to ``url``, and return the row of :data:`STATE`: its user and database, for example."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith('PG')}
         with mock.patch.dict(os.environ, kept | {'HOME': str(self.directory)} | variables, clear=True):
             app = make_app(SQLALCHEMY_DATABASE_URI=url)

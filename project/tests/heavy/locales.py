@@ -1,4 +1,4 @@
-"""The locale of the database does not decide who is who: in Turkish, ``I`` is not the capital of ``i``."""
+"""The locale of the database does not affect whether emails are equal: in Turkish, ``i`` is not lower case of ``I``."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from project.tests.test_migrations import NOON, OLD
 
 OLD_INDEX = ('DROP INDEX users_email_key', 'CREATE UNIQUE INDEX users_email_key ON users (lower(email))')
 INSERT = "INSERT INTO users (username, email, created_at) VALUES ('x', '{}', now())"
-# Letters that are equal by this collation are different characters all the same.
+# Letters that are equal by this collation must still be different characters to the service.
 ACCENTS = "CREATE COLLATION accents (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
 
 
@@ -64,7 +64,7 @@ class TurkishTest(unittest.TestCase):
         return [user['email'] for user in self.client.get('/users', query_string=query).json['data']['users']]
 
     def check_identities(self):
-        """Check that the letter case of ASCII letters makes no other user, and that other letters do."""
+        """Check that emails are equal if only the case of ASCII letters differs, and different for other letters."""
         self.assertEqual([self.post(email) for email in ('michael@example.com', 'IRIS@example.com')], [201, 201])
         self.assertEqual([self.post(email) for email in ('MICHAEL@example.com', 'iris@EXAMPLE.com')], [400, 400])
         self.assertEqual(self.post('\u0131ris@example.com'), 201)  # the dotless i

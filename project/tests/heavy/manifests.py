@@ -1,7 +1,7 @@
 """The Kubernetes manifests of docs/kubernetes against the published schemas, and against each other.
 
-Run by name: ``python manage.py test manifests``. kubernetes-validate, which brings the schemas, is one of
-.ci/requirements.txt. The schema of CloudNativePG's Cluster is not published as a package, so its fields are checked
+Run by name: ``python manage.py test manifests``, after ``pip install -r .ci/requirements.txt``: kubernetes-validate
+provides the schemas. The schema of CloudNativePG's Cluster is not published as a package, so its fields are checked
 one by one.
 """
 

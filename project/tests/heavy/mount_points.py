@@ -135,9 +135,9 @@ class MountCase(unittest.TestCase):
                 self.assertEqual(self.request('GET', listed.body['data']['next']).status, 200)
 
     def browse(self):
-        """Return a page of Chromium; at the end of the test it must have reported nothing.
+        """Return a page of Chromium, and check at the end of the test that it has reported no error.
 
-        A response of 401 is no problem: the page finds out whether changes need a token.
+        A response of 401 is no error: the page finds out whether changes need a token.
         """
         playwright = self.enterContext(sync_playwright())
         browser = playwright.chromium.launch(executable_path=required('chromium'), args=CHROMIUM_OPTIONS)

@@ -175,7 +175,7 @@ class UniqueTest(NextStepTest):
             ),
             [(400, TAKEN), (400, TAKEN), (400, EMAIL_TAKEN), (400, EMAIL_TAKEN)],
         )
-        # On SQLite the table was copied: the copy gives no id a second time either.
+        # On SQLite the table was copied. The copy must not use an id a second time either.
         [(status, body)] = self.request_json(('POST', '/users', {**cat, 'email': other}))
         self.assertEqual(status, 201)
         self.assertGreater(body['data']['id'], 3)
@@ -301,7 +301,7 @@ class BlueprintTest(NextStepTest):
 
 class LessonTest(NextStepTest):
     def test_constructor_and_view_of_the_lesson(self):
-        """The lesson's ``__init__`` pasted over ours, and its view beside ours."""
+        """Replace ``__init__`` of ``User`` by the lesson's, and add the lesson's view."""
         lines = (self.root / 'project/api/models.py').read_text()
         ours = lines[lines.index('    def __init__(') : lines.index('    @classmethod')]
         theirs = """

@@ -78,7 +78,7 @@ class KeyboardTests(PageTestCase):
         )
         self.assertRegex(' '.join(outline), r'solid [1-9.]+px', 'the focus cannot be seen')
 
-    def test_keyboard_alone_is_enough(self):  # noqa: PLR0915, since one thing follows from another
+    def test_keyboard_alone_is_enough(self):  # noqa: PLR0915, since each step depends on the previous one
         self.site.store(some_users(60))
         self.open()
         expect(self.names).to_have_count(50)
@@ -271,7 +271,7 @@ class LongListTests(PageTestCase):
         }""")
         expect(self.names).to_have_count(10_000)
         expect(self.summary).to_have_text('10,000 users')
-        # What is far from the screen costs nothing: that is why it is smooth.
+        # Scrolling is smooth because the browser does not draw rows far from the screen.
         for place in (0, 0.5, 1):
             self.page.evaluate(f'scrollTo(0, document.body.scrollHeight * {place})')
             self.page.wait_for_timeout(100)
@@ -279,7 +279,7 @@ class LongListTests(PageTestCase):
         frames = sorted(self.page.evaluate(FRAMES))
         print(f'  measured: frames while 10,000 rows scroll: median {frames[len(frames) // 2]:.0f} ms, ', end='')
         print(f'95th percentile {frames[len(frames) * 95 // 100]:.0f} ms', flush=True)
-        # A change of one row is seen at once, too.
+        # A change of one row is shown at once, too.
         self.page.evaluate('scrollTo(0, 0)')
         self.names.first.click()
         expect(self.panel.get_by_role('heading')).to_be_focused()

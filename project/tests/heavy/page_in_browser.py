@@ -1,4 +1,4 @@
-"""The page as people use it: in Chromium, on another origin than the service, under a strict policy.
+"""The page in Chromium, on another origin than the service, under a strict Content-Security-Policy.
 
 Run by ``python manage.py test page_in_browser``; :mod:`project.tests.support.browsing` says what it needs.
 """
@@ -70,7 +70,7 @@ class ListTests(PageTestCase):
         self.site.store(users)
         self.open()
         expect(self.summary).to_contain_text('230 users')
-        # Somebody else adds a user meanwhile, which moves all others one place down.
+        # Another client adds a user meanwhile, which moves all others one place down.
         self.site.request('POST', '/users', {'username': 'Between', 'email': 'between@example.com'})
         for _ in range(10):
             if self.names.count() == 230:

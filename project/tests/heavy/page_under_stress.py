@@ -1,4 +1,4 @@
-"""The page in a browser when something is in the way: tokens, other people's changes, a service that is busy or down.
+"""The page in a browser with missing tokens, simultaneous changes, and a service that is busy or unavailable.
 
 Run by ``python manage.py test page_under_stress``; :mod:`project.tests.support.browsing` says what it needs.
 """
@@ -109,7 +109,7 @@ class TokenTests(PageTestCase):
                 expect(self.panel).to_contain_text('this service has no API tokens')
                 expect(self.panel.get_by_role('textbox')).to_have_count(0)
                 self.assert_accessible()
-                self.errors.clear()  # the page tried to add nobody, to find out whether it could
+                self.errors.clear()  # the page has sent an empty POST to find out whether it may add users
 
     def test_service_without_tokens_that_protects_all(self):
         with self.site.settings(API_TOKENS='', PROTECT='all'):
@@ -198,7 +198,7 @@ class OutageTests(PageTestCase):
     def setUp(self):
         super().setUp()
         self.site.store(some_users(9))
-        # Whatever becomes of the test, the next one needs the service.
+        # The next test needs the service, even if this one fails.
         self.addCleanup(self.site.start_service)
 
     def test_list_is_loaded_when_the_service_is_available_again(self):

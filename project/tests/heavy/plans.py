@@ -13,7 +13,7 @@ from project.tests.base import BaseTestCase
 
 COUNT = 100_000
 MOMENT = '2024-03-01T00:00:00.000000Z'
-# Created in no order, so that the table itself is no help.
+# The rows are not stored in the order of the list, so that the list needs an index or a sort.
 FILL = {
     'postgresql': """
         INSERT INTO users (username, email, active, created_at)
@@ -58,7 +58,7 @@ class PlanTest(BaseTestCase):
             connection.execute(text('ANALYZE'))
 
     def plan(self, statement, values, streamed):
-        """What the planner says that it would do."""
+        """Return the plan of a statement, as EXPLAIN shows it."""
         sql, constants = compiled(statement, db.engine.dialect)
         with db.engine.begin() as connection:
             if self.dialect == 'sqlite':
@@ -87,7 +87,7 @@ class PlanTest(BaseTestCase):
                         self.assertIn('Bitmap Index Scan on users_username_prefix_idx', plan)
                         self.assertIn('Bitmap Index Scan on users_email_key', plan)
                     else:
-                        # Of the one user of an address the order is no work.
+                        # For the one user of an email, sorting costs nothing.
                         self.assertTrue('Sort' not in plan or name == 'an email', plan)
 
     def test_frequent_prefix_is_read_in_the_order_of_the_list(self):

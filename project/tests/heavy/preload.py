@@ -1,4 +1,4 @@
-"""``gunicorn --preload``, with which every gevent worker would hang on its first query."""
+"""``gunicorn --preload`` is rejected, because every gevent worker would hang on its first query."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard of docs/operating, against the metrics of a running service.
+"""Checks the alert rules and the dashboard of docs/operating against the metrics of a running service.
 
 Not among the tests that run by default: ``python manage.py test prometheus``, after ``apt-get install prometheus``,
 which has promtool.

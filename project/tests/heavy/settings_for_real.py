@@ -1,4 +1,4 @@
-"""The settings of processes: of commands, gunicorn, nginx, the image, and of the build of the page."""
+"""Wrong settings of real processes: commands, gunicorn, nginx, the image, and the build of the page."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class NginxSettingsTest(unittest.TestCase):
 
 @unittest.skipUnless((ROOT / 'Dockerfile').exists() and shutil.which('sh'), 'needs the Dockerfile and sh')
 class ImageTest(unittest.TestCase):
-    """The image checks WEB_CONCURRENCY, with which gunicorn itself would end with a traceback."""
+    """The image checks WEB_CONCURRENCY, since gunicorn itself would print a traceback for a wrong one."""
 
     def test_values(self) -> None:
         dockerfile = (ROOT / 'Dockerfile').read_text(encoding='utf-8')

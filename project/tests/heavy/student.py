@@ -1,4 +1,4 @@
-"""What a student of the lesson does by hand, in a copy of the project; run by name: ``manage.py test student``."""
+"""Commands that a student of the lesson types, in a copy of the project. Run by name: ``manage.py test student``."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the attacks share: the service with one worker, nginx in front of it, and requests to begin with."""
+"""The base of the attacks: the service with one worker, nginx in front of it, and the beginnings of requests."""
 
 import shutil
 import tempfile

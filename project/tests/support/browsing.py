@@ -1,6 +1,6 @@
-"""What the browser tests and the screenshots share: the service, the built page on another origin, and Chromium.
+"""The base of the browser tests and the screenshots: the service, the built page on another origin, and Chromium.
 
-Beside what the service needs this takes Node with npm, Debian's ``chromium``, and ``.ci/requirements.txt``.
+They need Node with npm, Debian's ``chromium``, and ``.ci/requirements.txt``.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from project.tests.base import ROOT, scratch_database
 from project.tests.support.servers import TOKEN, Server, free_port, manage
 
 CLIENT = ROOT / 'project' / 'client'
-# As nginx.conf has it; beyond that the page makes no HTML from strings either.
+# The policy of nginx.conf. In addition, it forbids the page to make HTML from strings.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self' {service}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'"
 )
 CHROMIUM_OPTIONS = [
-    '--no-sandbox',  # with one it does not run as root; it sees nothing but this page
+    '--no-sandbox',  # the sandbox does not run as root; Chromium loads only this page
     '--disable-gpu',
     '--disable-quic',
     '--no-first-run',
@@ -45,7 +45,7 @@ CHROMIUM_OPTIONS = [
 
 
 class Site:
-    """All of it, running.
+    """The service, the page and the browser, all running.
 
     :ivar url: of the page. :ivar service_url: of the service. :ivar browser: Playwright's Chromium.
     """
@@ -56,7 +56,7 @@ class Site:
         self._service, self._engine = service, engine
 
     def store(self, users):
-        """Make these the only users; of equal timestamps the later in ``users`` is the newer.
+        """Make these the only users. Of users with equal timestamps, the later one in ``users`` is the newer.
 
         :param users: dicts with ``username``, ``email`` and ``created_at``, an aware ``datetime``.
         """
@@ -90,7 +90,7 @@ class Site:
         self._service.start()
 
     def request(self, method: str, path: str, body: dict | None = None) -> dict:
-        """Send a request past the page, as somebody else who has the token, and return the JSON of the response."""
+        """Send a request as another client who has the token, and return the JSON of the response."""
         data = None if body is None else json.dumps(body).encode()
         request = Request(f'{self.service_url}{path}', data, method=method)
         request.add_header('Content-Type', 'application/json')
@@ -100,7 +100,7 @@ class Site:
 
     @contextlib.contextmanager
     def frozen_service(self):
-        """During the block the service accepts connections but does not respond. It responds to all at the end."""
+        """Pause the service in the block: it accepts connections, and does not respond until the block ends."""
         group = self._service.process.pid
         os.killpg(group, signal.SIGSTOP)
         try:
@@ -122,7 +122,7 @@ def site():
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='users-page-')))
         database_url = stack.enter_context(scratch_database())
         port = free_port()
-        # Another host name than the service's: for the browser that is another site, not just another port.
+        # Another host name than that of the service: for the browser, this is another site, not only another port.
         url = f'http://localhost:{port}'
         manage(database_url, 'db', 'upgrade')
         service = Server(folder, database_url, CORS_ORIGINS=url, WEB_CONCURRENCY='1')
@@ -149,7 +149,7 @@ def npm(*arguments, **options):
     """Run npm in the folder of the page.
 
     :param options: for ``subprocess.run``.
-    :raises RuntimeError: it failed; with what it said.
+    :raises RuntimeError: it failed; the message has its output.
     """
     done = subprocess.run(['npm', *arguments], cwd=CLIENT, capture_output=True, text=True, check=False, **options)
     if done.returncode:
@@ -157,7 +157,7 @@ def npm(*arguments, **options):
 
 
 class PageHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves the built page, with the headers of a web server that trusts it with nothing."""
+    """Serves the built page, with the most restrictive headers of a web server."""
 
     def __init__(self, *args, policy, **options):
         self._policy = policy

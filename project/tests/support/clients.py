@@ -7,7 +7,7 @@ from typing import Any
 
 HOST = '127.0.0.1'
 TOKEN = 'a-token-of-the-tests-for-servers-in-processes'
-# Seconds after which a client gives up and a server that starts or stops has failed: a defect fails a test then.
+# Seconds after which a request, or the start or stop of a server, has failed, and fails its test.
 SLACK_SECONDS = 20.0
 
 

@@ -1,4 +1,4 @@
-"""What the tests of clusters share: the load on the service, and what its clients are promised whatever fails."""
+"""The base of the tests of clusters: the load on the service, and the checks of its promises to clients."""
 
 import collections
 import contextlib
@@ -45,7 +45,7 @@ class ClusterCase(FaultCase):
         self.patroni.leader.sql('TRUNCATE users')
 
     def thaw(self) -> None:
-        """Let processes continue that the test has stopped, so that they can be killed."""
+        """Let processes that the test has paused continue, so that they can be killed."""
         for node in self.patroni.nodes:
             node.thaw()
 

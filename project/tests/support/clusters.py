@@ -1,4 +1,4 @@
-"""PostgreSQL clusters that a test starts, freezes, stops and kills.
+"""PostgreSQL clusters that a test starts, pauses, stops and kills.
 
 They need the server programs of PostgreSQL, and for one test PgBouncer: on Debian ``apt-get install postgresql
 pgbouncer``.
@@ -99,7 +99,7 @@ class Cluster:
         self.start()
 
     def kill(self) -> None:
-        """Send SIGKILL to all its processes, to the first one first, so that it cannot react to the loss of others."""
+        """Send SIGKILL to all its processes, first to the main process, so that it cannot restart the others."""
         if self.process and self.process.poll() is None:
             backends = children(self.process.pid)
             for pid in (self.process.pid, *backends):
@@ -109,7 +109,7 @@ class Cluster:
             wait_until(lambda: not any(map(is_running, backends)), 10, 'the killed backends have ended')
 
     def freeze(self) -> None:
-        """Stop all its processes, so that the kernel accepts connections and data, and nothing responds."""
+        """Pause all its processes: the kernel still accepts connections and data, and nothing responds."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -1,4 +1,4 @@
-"""Commits on the nodes of a cluster without the service, which show from when on a leader can commit."""
+"""Commits on the nodes of a cluster, made without the service. They show when a leader can commit."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ class Commits:
     def __exit__(self, *_: Any) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(1)  # one that waits for a frozen node, or for a standby, ends with it
+            thread.join(1)  # a thread that waits for a paused node, or for a standby, ends with it
 
     def first(self, node: Node, since: float) -> float | None:
         """Return when the first commit on ``node`` that began after ``since`` was acknowledged, or None."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL server that freezes, closes connections and rejects statements when a test wants it to.
+"""A fake PostgreSQL server that stops responding, closes connections and rejects statements as a test requires.
 
 It speaks as much of the protocol as psycopg2 needs: PostgreSQL's manual, "Frontend/Backend Protocol".
 """
@@ -47,7 +47,7 @@ def error(sqlstate: str, text: str = 'secret text') -> bytes:
 
 
 def fatal(sqlstate: str, text: bytes = b'secret text') -> bytes:
-    """Return the error by which the server rejects a connection, which it closes then.
+    """Return the error with which the server rejects a connection. The server then closes the connection.
 
     :param text: in the encoding of the server's messages, which need not be UTF-8.
     """
@@ -58,10 +58,10 @@ class FakePostgres:
     """The server, on a free port of the loopback address, from entering its context to leaving it.
 
     :ivar respond: takes a statement of the service. Returns the response; None to close the connection. It may block,
-        which freezes this connection.
+        so that this connection gets no response.
     :ivar reject: the message that a new connection gets; None to accept it.
     :ivar version: as ``version()`` returns it.
-    :ivar frozen: while it is set, new connections get no response at all.
+    :ivar frozen: whether new connections get no response at all.
     :ivar check: returns the response to a check of :mod:`project.database.leadership`.
     :ivar checks: the number of these checks so far.
     :ivar connected: the number of connections so far.
@@ -98,7 +98,7 @@ class FakePostgres:
         self.close_connections()
 
     def close_connections(self) -> None:
-        """Close all connections, as a server does that stops."""
+        """Close all connections, as a stopping server does."""
         while self._open:
             with contextlib.suppress(OSError), self._open.pop() as connection:
                 connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""What the tests of faults share: clusters and servers that end with the test, and what is promised to clients."""
+"""The base of the tests of faults: clusters and servers that end with the test, and checks of the responses."""
 
 import shutil
 import tempfile
@@ -11,19 +11,19 @@ from project.tests.support.clusters import Cluster
 from project.tests.support.loads import Load
 from project.tests.support.servers import Server, manage
 
-PROMISED_SECONDS = 6.0  # within which every response is complete, whatever fails
+PROMISED_SECONDS = 6.0  # the time within which every response is complete, whatever fails
 # PostgreSQL logs it for a statement that the service has cancelled. A COMMIT that is cancelled while it waits for a
 # standby would be reported as a success. The limited wait for locks cancels nothing that was committed.
 CANCELED = 'canceling (?!statement due to lock timeout)'
 
 
 def measured(what: str, seconds: float) -> None:
-    """Print a figure for the table in the README."""
+    """Print a figure for the table in docs/operating.md."""
     print(f'  measured: {what}: {seconds * 1000:.0f} ms', flush=True)
 
 
 class FaultCase(unittest.TestCase):
-    """A test with processes of its own, all of which have ended after it."""
+    """A test with processes of its own, which all end with the test."""
 
     cluster: Cluster
     server: Server
@@ -97,7 +97,7 @@ class FaultCase(unittest.TestCase):
     def assert_quick(self, load: Load, what: str) -> None:
         """Check that responses take under 100 ms in the median, and that all take under a second.
 
-        The first is checked of the median only, since other programs share the machine with the test.
+        Only the median has the lower limit, since other programs share the machine with the test.
         """
         self.assertEqual([], load.failures[:3], 'clients without a response')
         seconds = sorted(response.seconds for response in load.responses)

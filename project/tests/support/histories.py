@@ -68,7 +68,7 @@ class Operation:
 
 
 def check(history: Iterable[Operation]) -> list[str]:
-    """Return a sentence for each thing that a correct service could not have done; none if all is well.
+    """Return a sentence for each result that a correct service could not have; none if there is no such result.
 
     :param history: all writes of these users, and any reads, in any order.
     :raises ValueError: two writes set the same username.
@@ -121,7 +121,7 @@ def _check_users(writes: Sequence[Operation], reads: Sequence[Operation]) -> Ite
 def _add_absences(
     registers: dict[int, Register], writes: Sequence[Operation], reads: Sequence[Operation], added: dict[int, float]
 ) -> None:
-    """Add the reads that did not find a user. One that may be about either absence shows nothing."""
+    """Add the reads that did not find a user. Leave out one that may be either before the add or after the removal."""
     removing: dict[int, float] = {}  # since when the user may be removed; the first write is the earliest
     for write in writes:
         if write.kind == 'remove' and write.user_id is not None and write.outcome != 'rejected':

@@ -1,4 +1,4 @@
-"""Tests that need gevent's patches, which stay in force in their process: ``test_greenlets.py`` runs this module.
+"""Tests that need gevent's patches. These stay in force, so ``test_greenlets.py`` runs this module in a process.
 
 Greenlets switch only where they wait, so each step below happens in the order in which it is written.
 """

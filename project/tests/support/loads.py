@@ -1,4 +1,4 @@
-"""Clients in threads that send requests again and again while a test does something to the service."""
+"""Clients in threads that send requests repeatedly while a test causes a fault."""
 
 import http.client
 import itertools
@@ -17,7 +17,7 @@ class Load:
 
     :param send: sends the request and returns its :class:`Response`.
     :param clients: the number of threads.
-    :param pause: seconds between a response and the next request, so that the machine is not what is tested.
+    :param pause: seconds between a response and the next request, so that the machine is not overloaded.
     :ivar responses: all responses, in the order of their ends.
     :ivar failures: for each request without a response, when it was sent and the exception.
     """

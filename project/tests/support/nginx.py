@@ -39,13 +39,13 @@ class Nginx:
         for old, new in (
             ('/tmp/', f'{folder}/'),  # first: the folder may be in /tmp
             ('listen 8080 ', f'listen {HOST}:{self.port} '),
-            # Instances are tried as the addresses of a name are: each request starts with the next one.
+            # nginx tries the instances as it tries the addresses of a name: each request starts with the next one.
             ('http {\n', f'http {{\n    upstream instances {{ {instances} }}\n'),
             ('users-service:5000', 'instances'),
             ('/usr/share/nginx/html', str(folder)),
             ('/dev/stdout', str(self.log_file)),
             ('/dev/stderr', str(self.log_file)),
-            ('127.0.0.1 0;', '127.0.0.2 0;'),  # the clients of the tests are logged
+            ('127.0.0.1 0;', '127.0.0.2 0;'),  # the requests of the tests are logged
         ):
             if old not in text:
                 raise RuntimeError(f'nginx.conf does not contain {old!r} any more')
@@ -75,7 +75,7 @@ class Nginx:
             return sock.connect_ex((HOST, self.port)) == 0
 
     def _variables(self, environ: dict[str, str]) -> dict[str, str]:
-        """Return the variables that nginx.envsh exports; there is no name server to ask."""
+        """Return the variables that nginx.envsh exports. RESOLVER is any address, since no name is resolved."""
         script = f'. {CLIENT}/nginx.envsh; env'
         clean = {'PATH': os.environ['PATH'], **environ}
         output = subprocess.run(['sh', '-c', script], env=clean, check=True, capture_output=True, text=True).stdout

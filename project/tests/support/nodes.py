@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
         'use_pg_rewind': True,
         'use_slots': True,
         'parameters': {
-            'fsync': False,  # the tests kill processes, and no machine
+            'fsync': False,  # the tests kill processes, not machines
             'max_connections': 150,
             'shared_buffers': '32MB',
             'unix_socket_directories': '',
@@ -116,7 +116,7 @@ class Node(Process):
         super().__init__(folder / f'{name}.log', sys.executable, '-m', 'patroni', str(file))
 
     def postgres(self) -> list[int]:
-        """Return the ids of PostgreSQL's processes, the first one first; none if it does not run."""
+        """Return the ids of PostgreSQL's processes, the main process first; none if it does not run."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int((self.data / 'postmaster.pid').read_text().split()[0])
             if is_running(pid):
@@ -124,7 +124,7 @@ class Node(Process):
         return []
 
     def signal_postgres(self, number: int) -> None:
-        """Send a signal to all of PostgreSQL's processes, to the first one first, so that it starts no others."""
+        """Send a signal to all of PostgreSQL's processes, first to the main process, so that it starts no others."""
         for pid in self.postgres():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -143,7 +143,7 @@ class Node(Process):
         self.kill_postgres()
 
     def freeze(self) -> None:
-        """Stop all processes, so that the kernel accepts connections and data, and no process responds."""
+        """Pause all processes: the kernel still accepts connections and data, and no process responds."""
         self.signal(signal.SIGSTOP)
         self.signal_postgres(signal.SIGSTOP)
 

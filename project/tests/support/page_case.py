@@ -1,4 +1,4 @@
-"""What the tests of the page in a browser share: a page that is opened, watched, and checked with axe."""
+"""The base of the tests of the page in a browser: it opens the page, reads the browser's log, and runs axe."""
 
 import unittest
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ AXE = browsing.CLIENT / 'node_modules' / 'axe-core' / 'axe.min.js'
 MOMENT = datetime(2026, 11, 22, 16, 13, 51, 482913, UTC)
 PHONE = {'viewport': {'width': 390, 'height': 844}, 'is_mobile': True, 'has_touch': True}
 NARROW = {'viewport': {'width': 320, 'height': 640}, 'is_mobile': True, 'has_touch': True}
-# What Chromium itself logs about responses and failures that a test brings about.
+# Messages that Chromium itself logs about responses and failures that a test causes.
 NO_RESPONSE = 'net::ERR_'  # connections are refused, or a kept one is reset
 TOO_WIDE = """
 () => [...document.querySelectorAll('body *')]
@@ -115,7 +115,7 @@ class PageTestCase(unittest.TestCase):
             self.errors.append(text)
 
     def assert_clean(self, errors: list[str], requests: list[tuple[str, str]]) -> None:
-        """Check that nothing went wrong unseen, and that no other server was asked for anything."""
+        """Check that the browser logged no error, and sent no request to another server."""
         self.assertEqual(errors, [])
         known = (f'{self.site.url}/', f'{self.site.service_url}/users', f'blob:{self.site.url}')
         self.assertEqual([url for _, url in requests if not url.startswith(known)], [])
@@ -142,14 +142,14 @@ class PageTestCase(unittest.TestCase):
         self.page.emulate_media(color_scheme='light')
 
     def assert_fits(self) -> None:
-        """Check that nothing stands out of the screen to the right."""
+        """Check that no element extends beyond the right edge of the screen."""
         self.page.evaluate(SETTLED)
         self.assertEqual(self.page.evaluate(TOO_WIDE), [])
         width = self.page.viewport_size['width']
         self.assertEqual(self.page.evaluate('document.documentElement.scrollWidth'), width)
 
     def emails(self) -> list[str]:
-        """Return the emails in the list, from top to bottom; also of rows that are far from the screen."""
+        """Return the emails in the list from top to bottom, including those of rows far from the screen."""
         return self.table.locator('.email').all_text_contents()
 
     def open_panel(self, username: str) -> None:

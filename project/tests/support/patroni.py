@@ -79,7 +79,7 @@ class PatroniCluster:
         return [node for node in self.nodes if node is not leader]
 
     def is_whole(self) -> bool:
-        """Return whether there is one primary, and commits wait for any of all the other nodes."""
+        """Return whether there is one primary, and commits wait for any one of the other nodes."""
         primaries = [node for node in self.nodes if node.is_primary()]
         with contextlib.suppress(psycopg2.Error):
             count = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'quorum'"
@@ -91,7 +91,7 @@ class PatroniCluster:
         wait_until(self.is_whole, 90, f'all standbys follow; {self.log()}')
 
     def repair(self) -> None:
-        """Let frozen processes continue, start those that have ended, and wait until every standby follows."""
+        """Let paused processes continue, start those that have ended, and wait until every standby follows."""
         for process in (self.etcd, *self.nodes):
             if process.process is None or process.process.poll() is not None:
                 process.start()

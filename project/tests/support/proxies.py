@@ -43,7 +43,7 @@ server_login_retry = 1
 
 
 class HAProxy(Process):
-    """HAProxy, which passes connections on to the node whose Patroni says that it is the primary.
+    """HAProxy, which forwards connections to the node that its Patroni reports as the primary.
 
     :ivar port: where it listens.
     """

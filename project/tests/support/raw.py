@@ -73,7 +73,7 @@ class RawClient:
         try:
             return self._stream.read(1) == b''
         except ConnectionError:
-            return True  # it was reset, because the client went on sending
+            return True  # it was reset, because the client was still sending
 
     def is_cut(self, data: bytes) -> bool:
         """Send ``data`` again and again, and return whether the server closes the connection."""

@@ -45,7 +45,7 @@ class Recorder:
     def remove(self, user_id: int | None = None) -> Response:
         """Remove a user, by default any one."""
         user_id = user_id or random.choice(self.existing)
-        with contextlib.suppress(ValueError):  # it is not there, or another thread removes it
+        with contextlib.suppress(ValueError):  # it does not exist, or another thread removes it
             self.existing.remove(user_id)
         return self._write('remove', 'DELETE', user_id, None)
 
@@ -59,7 +59,7 @@ class Recorder:
         return self._read(f'/users?{query}', None, complete=False)
 
     def read_all(self) -> Response:
-        """Read all users. Its cost makes it one for the end of a history."""
+        """Read all users. This is expensive, so call it at the end of a history."""
         return self._read('/users', None, complete=True)
 
     def _username(self) -> str:

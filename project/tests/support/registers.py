@@ -1,4 +1,4 @@
-"""Whether reads and writes of one register, such as the row of a user, have an order that explains them all."""
+"""The check whether the reads and writes of one register, such as a user's row, have an order that explains all."""
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Value:
         return self.first < self.last
 
     def conflicts(self, other: 'Value') -> bool:
-        """Return whether the register cannot have had both; this value is a lasting one."""
-        # One that is not lasting was had at some time between its last start and its first end.
+        """Return whether the register cannot have had both values; this one is lasting."""
+        # The register had a value that is not lasting at some time between its last start and its first end.
         return self.first < other.last and other.first < self.last
 
 

@@ -1,6 +1,6 @@
 """Take the pictures of the page: ``python -m project.tests.support.screenshots [FOLDER]``.
 
-:mod:`project.tests.support.browsing` tells what it takes. Users, zone and language are always the same, so that
+:mod:`project.tests.support.browsing` lists its requirements. Users, zone and language are always the same, so that
 only a change of the page changes a picture.
 """
 
@@ -65,7 +65,7 @@ def take(site: browsing.Site, folder: Path) -> list[Path]:
     """Take every picture.
 
     :param site: a running :class:`project.tests.support.browsing.Site`.
-    :param folder: the ``Path`` to put them in; those that are there are replaced.
+    :param folder: the ``Path`` of their folder; existing pictures are replaced.
     :returns: their paths.
     """
     taken = []
@@ -167,7 +167,7 @@ def remove(page: Page) -> None:
 
 
 def conflict(site: browsing.Site, page: Page, user: int) -> None:
-    """Change a user whom somebody else changes at the same time."""
+    """Change a user whom another client changes at the same time."""
     show_panel(page)
     state = site.request('GET', f'/users/{user}')['data']
     site.request('PATCH', f'/users/{user}', {'username': 'Mateo Álvarez Ruiz', 'active': not state['active']})

@@ -5,7 +5,7 @@ LINE = b'GET /users HTTP/1.1\r\nHost: x\r\n'
 POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
 USER = b'{"username": "%b", "email": "%b@example.com"}' % (SECRET, SECRET)
 BAD_EMAIL = b'{"username": "ann", "email": "%b"}' % SECRET
-# A valid X-Request-ID is not among them: a client sends it to find it in the log.
+# A valid X-Request-ID is not among them: clients send it so that it can be found in the log.
 HEADERS = (
     b'Accept',
     b'Access-Control-Request-Headers',

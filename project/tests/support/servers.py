@@ -1,4 +1,4 @@
-"""The one starter of servers, for the tests and ``manage.py bench``: gunicorn with the project's configuration."""
+"""Starts servers for the tests and ``manage.py bench``: gunicorn with the project's configuration."""
 
 import contextlib
 import http.client

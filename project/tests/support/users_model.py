@@ -1,10 +1,10 @@
-"""A model of the service, with which its tests compare it: who exists, unique emails, the order, and entity tags."""
+"""A model of the service for comparison in tests: existing users, unique emails, the order, and entity tags."""
 
 from typing import Any
 
 User = dict[str, Any]  # as in a response
 
-# There are few emails, so that they meet often. Each line has the spellings of one of them.
+# There are few emails, so that duplicates are frequent. Each line has the spellings of one email.
 SPELLINGS = (
     ('ann@example.com', 'Ann@Example.com', ' ANN@EXAMPLE.COM'),
     ('anna@example.com', 'ANNA@example.com'),

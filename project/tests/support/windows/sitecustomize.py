@@ -1,7 +1,7 @@
 """Removes from Python what it lacks on Windows. Python imports this at its start if the folder is in PYTHONPATH.
 
-Python and click need some of it for themselves on Linux: ``SIGKILL``, for example, ends processes, click imports
-``termios``, and ``asyncio`` imports ``fcntl``. That stays, or is imported before.
+Python and click themselves need some of these parts on Linux: ``SIGKILL`` ends processes, click imports ``termios``,
+and ``asyncio`` imports ``fcntl``. Those stay, or are imported first.
 """
 
 import errno
@@ -25,7 +25,7 @@ for module, names in {
 
 
 def unless_open(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function of ``os`` that removes or replaces files, as it is on Windows: open files stay."""
+    """Return a function of ``os`` that removes or replaces files, changed to fail for open files as on Windows."""
 
     def checked(*paths: Any, **options: Any) -> None:
         opened = {os.path.realpath(file.path) for file in os.scandir('/proc/self/fd')}
