@@ -1,7 +1,7 @@
-"""How production serves. gunicorn reads this file from the directory that it is started in.
+"""gunicorn's configuration for production. gunicorn reads this file from the directory in which it is started.
 
-Nothing of the project or of Flask is imported here: gunicorn's master runs this file before gevent patches its workers,
-and modules that are imported earlier stay unpatched.
+This file imports no module of the project or of Flask: gunicorn's master runs it before gevent patches the workers, and
+modules that are imported earlier stay unpatched.
 """
 
 import sys
@@ -37,18 +37,18 @@ from gunicorn.workers import ggevent
 
 HEAD_SECONDS = 10.0  # for the request line and the headers of a request
 BODY_SECONDS = 30.0  # for the body, from the end of its headers
-SEND_SECONDS = 60.0  # for a client to take a part of a response
+SEND_SECONDS = 60.0  # for a client to receive a part of a response
 IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
-# Limits on CPU: no request within them costs more than 20 ms (heavy/attack.py). Of what a client can send, lists in a
-# header cost the most, and chunks of one byte.
+# Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py). Lists in a header and chunks of
+# one byte cost the most.
 HEAD_BYTES = 16 * 1024
 # 64 KiB, as MAX_CONTENT_LENGTH in project/config.py, and the framing of chunks, unless they are tiny.
 BODY_BYTES = 68 * 1024
-LINE_BYTES = 8  # how much each line end of a chunked body counts; every chunk has two
-# Of a body that was not read: so much is discarded to keep the connection, and as much again when it is closed.
+LINE_BYTES = 8  # bytes that each line end of a chunked body counts as; every chunk has two line ends
+# Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once
-SEND_BUFFER_BYTES = 256 * 1024  # of each socket; the kernel's own limit may be 4 MiB, for a client that reads slowly
+SEND_BUFFER_BYTES = 256 * 1024  # of each socket; without it, the kernel may buffer 4 MiB for a slow client
 
 
 class Connection:
@@ -57,8 +57,8 @@ class Connection:
     * The headers of a request, and its body, each have a deadline and a limit in bytes.
     * ``100 Continue`` is sent when the body is read, so not if the response is 401 or 413.
     * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
-    * Closing it while the client is still sending would reset it, and the response with it. So it stops sending,
-      and discards a little first.
+    * Closing the connection while the client is still sending would reset it, and the client would lose the response.
+      So this class first ends its own direction, and discards a limited part of the rest.
 
     :param sock: the socket.
     """
@@ -78,9 +78,9 @@ class Connection:
         self.gettimeout = sock.gettimeout
 
     def begin_request(self, is_chunked: bool) -> None:
-        """Note that the headers of a request have been received.
+        """Start the limits of a body, when the headers of a request have been received.
 
-        :param is_chunked: whether its body is.
+        :param is_chunked: whether the body is chunked.
         """
         self._headers = None
         self._in_body, self._is_chunked, self._left = True, is_chunked, BODY_BYTES
@@ -89,7 +89,7 @@ class Connection:
         self._sock.settimeout(SEND_SECONDS)
 
     def end_response(self) -> None:
-        """Send the headers of the response if no body has followed; from now on, the rest of the body is discarded."""
+        """Send the headers of the response if it has no body. From now on, the rest of the request is discarded."""
         if self._headers:
             self._sock.sendall(self._headers)
         self._headers, self._continue = b'', None
@@ -107,14 +107,14 @@ class Connection:
         self._deadline = self._idle_since + (HEAD_SECONDS if started else keepalive)
 
     def recv(self, size: int) -> bytes:
-        """Return what the client has sent; nothing if it has ended its stream, or has taken too long.
+        """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
 
         :param size: bytes.
         :raises LimitRequestHeaders: the headers are too large.
         :raises RequestEntityTooLarge: the body is too large, with the framing of its chunks.
         """
         if self._ended or time.monotonic() >= self._deadline:
-            self._ended = True  # else the rest of a body that came too late would be the next request
+            self._ended = True  # otherwise the rest of a body that came too late would be read as the next request
             return b''
         if self._continue:
             self._sock.sendall(self._continue)
@@ -138,11 +138,11 @@ class Connection:
         return data
 
     def send(self, data: bytes) -> None:
-        """Keep ``100 Continue``, for which alone gunicorn uses this method, until the body is read."""
+        """Keep ``100 Continue`` until the body is read. gunicorn uses this method for nothing else."""
         self._continue = data
 
     def sendall(self, data: bytes) -> None:
-        """Send ``data``, or keep it if it is the headers of a response."""
+        """Send ``data``. Keep the headers of a response until its body is sent."""
         if self._headers is None:
             self._headers = data
             return
@@ -172,7 +172,7 @@ class Connection:
 
 
 INTERNAL_ERROR = (500, 'Internal Server Error')
-# The responses to requests that gunicorn rejects, in the order in which they are looked for; else it is 500.
+# The responses to requests that gunicorn rejects, by exception. The first match counts; without one it is 500.
 REJECTIONS = {
     # The stub lacks these two.
     http_errors.InvalidResponseHeader: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
@@ -187,7 +187,7 @@ REJECTIONS = {
 
 
 class CachedSettings:
-    """The settings of gunicorn, each computed once. They take 10 % of the CPU of ``/ping`` otherwise.
+    """The settings of gunicorn, each computed once. Otherwise they take 10 % of the CPU of ``/ping``.
 
     :param settings: gunicorn's own object, whose attributes this one has.
     """
@@ -204,10 +204,10 @@ class CachedSettings:
 class Worker(ggevent.GeventWorker):
     """gevent's worker with these changes.
 
-    * Each client's socket is a :class:`Connection`, with limits. One sweep a second ends what is late, instead of a
-      timer for each request.
-    * What a view has not read of a body is discarded up to a limit. gunicorn would do so without end, and without
-      serving other clients.
+    * Each client's socket is a :class:`Connection`, with limits. Once a second, the worker closes connections that are
+      past their deadline, instead of using a timer for each request.
+    * The part of a body that a view has not read is discarded up to a limit. gunicorn would discard it without limit,
+      and without serving other clients.
     * Shutdown closes idle connections. gunicorn would wait for them as for requests, until ``graceful_timeout``.
     * After each request, other clients are served before the next request of the same client.
     * Requests that gunicorn rejects get a JSON response, and a log line without their content.
@@ -228,7 +228,7 @@ class Worker(ggevent.GeventWorker):
         connection: Any = Connection(client)  # in place of a socket
         self.connections.add(connection)
         try:
-            # gunicorn asks the listener for its address, which a closed one does not know. The client has the same.
+            # gunicorn reads the address from the listener, and a closed one has none. The client's socket has it too.
             super().handle(connection, connection, addr)
         finally:
             self.connections.discard(connection)
@@ -237,7 +237,7 @@ class Worker(ggevent.GeventWorker):
     def handle_request(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, listener_name: Any, req: Any, sock: Any, addr: Any
     ) -> None:
-        """Serve a request, the headers of which have been received.
+        """Serve a request whose headers have been received.
 
         :raises StopIteration: the connection is to be closed.
         """
@@ -260,7 +260,7 @@ class Worker(ggevent.GeventWorker):
         sock.begin_idle(started=bool(received))
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Respond to a request that gunicorn rejects, and log it without what the client has sent."""
+        """Respond to a request that gunicorn rejects, and log it without data from the client."""
         status, reason = next((found for kind, found in REJECTIONS.items() if isinstance(exc, kind)), INTERNAL_ERROR)
         if status != 500:
             fields = {'error': type(exc).__name__, 'status': status}
@@ -271,7 +271,7 @@ class Worker(ggevent.GeventWorker):
             util.write_nonblock(client, error_response(status, reason))
 
     def notify(self) -> None:
-        """Report to the master, once a second, that this worker is alive, and end what is late."""
+        """Report to the master, once a second, that this worker is alive; close connections past their deadline."""
         super().notify()
         now = time.monotonic()
         for connection in list(self.connections):
@@ -290,9 +290,9 @@ def prefer_target_host(req: Any) -> None:
 
 
 def drain(body: Any) -> bool:
-    """Discard what a view has not read of a body; return whether the next request can be read after it."""
+    """Discard the unread part of a body; return whether the next request can be read after it."""
     if isinstance(body.reader, LengthReader) and not body.reader.length:
-        return True  # as for most requests: it has no body, or has been read
+        return True  # most requests: they have no body, or it has been read
     with contextlib.suppress(Exception):  # gunicorn's for malformed chunks, those of Connection.recv, OSError
         while body.read(RECEIVE_BYTES):
             gevent.sleep(0)  # other clients are served meanwhile
@@ -304,7 +304,7 @@ class Server(StreamServer):
     """gevent's server, except that it drains the accept queue before closing."""
 
     def close(self) -> None:
-        """Accept the connections in the kernel's queue, which closing would reset, and then stop listening."""
+        """Accept the connections in the kernel's queue, which would be reset otherwise, and then stop listening."""
         with contextlib.suppress(OSError):
             while not self.closed and (accepted := self.do_read()):
                 self.do_handle(*accepted)
@@ -313,14 +313,14 @@ class Server(StreamServer):
 
 @functools.lru_cache(1)
 def date_of(second: int) -> str:
-    """Return the ``Date`` header of each response of a second, which is counted since the epoch."""
+    """Return the ``Date`` header for a second, counted since the epoch."""
     return http_date(second)
 
 
-# What is replaced in gunicorn, because it has no setting for it; test_server.py fails if gunicorn stops using it.
+# Replaced parts of gunicorn that have no setting. test_server.py fails if gunicorn stops using one of them.
 # The stub lacks the names.
 ggevent.StreamServer = Server  # pyright: ignore[reportAttributeAccessIssue]
-# To format the date anew and to make an error stream for each request would take 10 % of the CPU of /ping.
+# Formatting the date and making an error stream for each request would take 10 % of the CPU of /ping.
 http_date = util.http_date
 util.http_date = lambda timestamp=None: date_of(int(time.time() if timestamp is None else timestamp))
 wsgi.WSGIErrorsWrapper = functools.cache(wsgi.WSGIErrorsWrapper)
@@ -332,9 +332,9 @@ def variable(name: str, default: str) -> str:
 
 
 def number(name: str, default: str) -> int:
-    """Return the number in an environment variable. Its limits are checked by :func:`on_starting`.
+    """Return the number in an environment variable. :func:`on_starting` checks its limits.
 
-    :raises SystemExit: it is no number.
+    :raises SystemExit: it is not a number.
     """
     text = variable(name, default)
     if not (text.isascii() and text.isdecimal()):
@@ -345,32 +345,32 @@ def number(name: str, default: str) -> int:
 worker_class = Worker  # one process serves thousands of slow or idle clients, each in a greenlet
 workers = number('WEB_CONCURRENCY', '2')
 worker_connections = 10_000
-# Each connection is a file, and some systems let a process open 1,024 unless it asks for more.
+# Each connection is an open file, and some systems limit a process to 1,024 of them unless it raises its limit.
 _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 if most_files == resource.RLIM_INFINITY:
     most_files = 10_240  # macOS rejects more (OPEN_MAX), and has no other limit by default
 resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 # Seconds. A worker that stops finishes its requests. The database's deadlines limit the longest, except for streams.
 graceful_timeout = 10
-# Longer than the proxy's (nginx: 60 s), so that the proxy closes an idle connection first, not this side while a
-# request is on its way.
+# Seconds. Longer than the proxy's (nginx: 60 s), so that the proxy closes an idle connection first. This server could
+# close it while the proxy is sending a request.
 keepalive = 75
 # The number of requests after which a worker is replaced; 0 is never.
 max_requests = number('MAX_REQUESTS', '0')
 max_requests_jitter = max_requests // 10
 if 'SCRIPT_NAME' in os.environ:
     os.environ['SCRIPT_NAME'] = variable('SCRIPT_NAME', '')  # which gunicorn reads for each request
-# PROXY_HOPS says which proxies to trust, see project/headers.py. gunicorn itself has nothing to trust them with.
+# PROXY_HOPS says which proxies to trust, see project/headers.py. gunicorn itself trusts no header of a proxy.
 forwarded_allow_ips = '*'
 forwarder_headers = ''
 secure_scheme_headers: dict[str, str] = {}
-sendfile = False  # it would overtake the buffered headers; no response is a file object
+sendfile = False  # sendfile() would send before the buffered headers; no response is a file object
 # Bytes, and header lines.
 limit_request_line = 4094
 limit_request_field_size = 8190
 limit_request_fields = 64
-# The heartbeat is a file. On a disk that stalls, it would get healthy workers killed. mkstemp() makes it, so no other
-# user can choose its name.
+# The heartbeat is a file. If it were on a disk that stalls, gunicorn would kill healthy workers. mkstemp() makes it, so
+# no other user can choose its name.
 worker_tmp_dir = '/dev/shm' if os.path.isdir('/dev/shm') else None  # noqa: S108  # nosec B108
 control_socket_disable = True
 loglevel = variable('LOG_LEVEL', 'info').lower()
@@ -378,7 +378,7 @@ with_metrics = variable('METRICS', '0') == '1'
 accesslog = '-'
 
 
-# A method that is none of these is the client's own word, which is not logged.
+# The methods that are logged. Any other one is text from the client.
 METHODS = {'GET', 'HEAD', 'POST', 'PATCH', 'DELETE', 'OPTIONS', 'PUT', 'TRACE', 'CONNECT'}
 
 
@@ -412,7 +412,7 @@ class Logger(glogging.Logger):
     """gunicorn's own lines, and one for each request, as JSON on stdout."""
 
     def setup(self, cfg: Any) -> None:
-        """Give gunicorn's loggers one handler; the app's logger takes it from them."""
+        """Give gunicorn's loggers one handler, which the app's logger uses too."""
         super().setup(cfg)
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(JSONFormatter())
@@ -462,7 +462,7 @@ def error_response(status: int, reason: str) -> bytes:
         'Connection: close',
         'Content-Type: application/json',
         f'Content-Length: {len(body)}',
-        # The headers of project/headers.py, which this response does not pass.
+        # The headers of project/headers.py, which does not handle this response.
         *(['Access-Control-Allow-Origin: *'] if any_origin else []),
         'Access-Control-Expose-Headers: X-Request-ID',
         "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
@@ -481,11 +481,11 @@ LOAD_APP = "import sys; sys.path.insert(0, ''); import manage"
 
 
 def on_starting(server: Any) -> None:
-    """Check the settings, and make the directory in which the workers add up their metrics.
+    """Check the settings, and make the directory in which the workers store their metrics.
 
-    :raises SystemExit: a setting is wrong. A process that loads the app prints it in one line; each worker would.
-        With ``--preload``, the master has loaded the app before gevent patched anything, and the workers would block
-        in what the app has already imported.
+    :raises SystemExit: a setting is wrong. A process that loads the app prints one line about it. Without this check,
+        each worker would print it. Also with ``--preload``: the master has then loaded the app before gevent patched
+        anything, and the workers would block in the modules that the app has imported.
     """
     if server.cfg.preload_app and issubclass(server.worker_class, ggevent.GeventWorker):
         sys.exit('gunicorn --preload does not work with the gevent worker of this service: remove --preload.')
@@ -498,7 +498,7 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Limit the send buffers; keep the garbage collector from looking again and again at objects that stay."""
+    """Limit the send buffers; exclude long-lived objects from garbage collection."""
     for listener in worker.sockets:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     gc.collect()
@@ -507,7 +507,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Remove the gauges of a worker that has ended; its counters stay."""
+    """Remove the gauges of a worker that has ended. Its counters stay."""
     if with_metrics:
         from prometheus_client import multiprocess
 

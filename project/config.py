@@ -32,7 +32,7 @@ class BaseConfig:
 
     DEBUG = False
     TESTING = False
-    PRESERVE_CONTEXT_ON_EXCEPTION = False  # removed in Flask 3; tests written for older versions read it
+    PRESERVE_CONTEXT_ON_EXCEPTION = False  # removed in Flask 3, but tests written for older versions read it
     # The response to an unexpected exception is JSON in development and in tests, too.
     PROPAGATE_EXCEPTIONS = False
     SECRET_KEY = variable('SECRET_KEY', 'my_precious')
@@ -49,7 +49,7 @@ class BaseConfig:
     CORS_ORIGINS = variable('CORS_ORIGINS', '*')
     TRUSTED_HOSTS = variable('TRUSTED_HOSTS')
     PROXY_HOPS = variable('PROXY_HOPS', '0')
-    SCRIPT_NAME = variable('SCRIPT_NAME')  # gunicorn removes it from the start of paths
+    SCRIPT_NAME = variable('SCRIPT_NAME')  # gunicorn removes this prefix from paths
     LOG_LEVEL = variable('LOG_LEVEL', 'INFO')
     METRICS = variable('METRICS', '0')
 

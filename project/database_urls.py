@@ -1,4 +1,4 @@
-"""Which database an app uses: the one that its settings name, except that tests never use that of the service."""
+"""Chooses the database of an app: the one that its settings name, except that tests never use that of the service."""
 
 import json
 import os
@@ -23,8 +23,8 @@ LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*
 
 EXAMPLE = 'postgres://user:password@host:5432/users'
 
-# An environment variable, which the processes that tests start inherit. JSON: the URL of the test database by the URL
-# of each database that tests must not use.
+# An environment variable, so that processes started by tests inherit it. Its value is JSON: the URL of the test
+# database by the URL of each database that tests must not use.
 REPLACED = 'REPLACED_DATABASES'
 _others: set[Hashable] = set()  # the arguments of is_among for which it is False
 
@@ -91,9 +91,9 @@ def use_test_settings() -> None:
 
 
 def places(url: URL) -> frozenset[Hashable]:
-    """Return values of which two URLs of one database share at least one, whatever the user and the options.
+    """Return values that identify a database. Two URLs of one database share at least one, whatever their options.
 
-    For PostgreSQL they are made of what libpq would take from the URL, a service file and the ``PG*`` variables.
+    For PostgreSQL they consist of what libpq would take from the URL, a service file and the ``PG*`` variables.
 
     :param url: as :func:`parse` returns it.
     """
@@ -114,7 +114,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 
 def _names_same(url: URL, other: URL) -> bool:
-    """Return whether the texts of two URLs, or the files that they name, show that they are of one database."""
+    """Return whether two URLs have the same text, or name the same file, and so the same database."""
     here, there = places(url), places(other)
     if here & there:
         return True

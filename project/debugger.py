@@ -1,4 +1,4 @@
-"""Keeps Werkzeug's debugger off under ``flask run``: its page at ``/console`` runs any code that a visitor types."""
+"""Keeps Werkzeug's debugger off under ``flask run``: its page at ``/console`` runs any code that a client sends."""
 
 import os
 

@@ -23,8 +23,8 @@ def init_app(app: Flask) -> None:
 def envelope(error: HTTPException) -> Response:
     """Return the JSON response for an error: ``status``, ``message``, and ``errors`` where fields are wrong.
 
-    :param error: a description of its own is the message, else its name is: werkzeug's descriptions are for readers
-        of a browser. Its headers (``Allow``, ``Retry-After``, ``WWW-Authenticate``) are kept.
+    :param error: its description is the message if it was raised with one, else its name: Werkzeug's default
+        descriptions are for web pages. Its headers (``Allow``, ``Retry-After``, ``WWW-Authenticate``) are kept.
     """
     response = error.get_response()
     code = error.code or 500
@@ -55,7 +55,7 @@ def unavailable(error: Unavailable) -> Response:
 def not_ready(problem: str) -> Response:
     """Log that the schema is not that of the code, and return 503 with ``Retry-After``.
 
-    :param problem: the message, which names the command that helps.
+    :param problem: the message, which names the command to run.
     """
     current_app.logger.error('schema_not_ready', extra={'fields': {'problem': problem}})
     return envelope(ServiceUnavailable(problem, retry_after=1))

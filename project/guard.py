@@ -1,4 +1,4 @@
-"""The extension Flask-SQLAlchemy, which creates and drops tables in no other database than the intended one."""
+"""The extension Flask-SQLAlchemy, changed to create and drop tables only in the configured database."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     class DeclarativeModel(Model, DeclarativeBase):
         """The type of ``db.Model``, which Flask-SQLAlchemy makes of these two when it is called."""
 
-        # SQLAlchemy's FromClause allows for models of a SELECT. All models of this service have a table.
+        # SQLAlchemy declares a FromClause, since a model may be mapped to a SELECT. Here all models have a table.
         __table__: ClassVar[Table]  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
@@ -58,7 +58,7 @@ class GuardedSQLAlchemy(SQLAlchemy):
 
         :param verb: ``create`` or ``drop``.
         :param target: what is created or dropped. Alembic's operations have a ``MetaData`` of their own.
-        :raises RuntimeError: the configuration of the current app now names another database than the app is on,
+        :raises RuntimeError: the configuration of the current app now names another database than the app uses,
             or it is a configuration for tests and the database is that of ``DATABASE_URL``.
         """
         metadata = target if isinstance(target, MetaData) else target.metadata
@@ -81,7 +81,7 @@ class GuardedSQLAlchemy(SQLAlchemy):
 
 
 def _is_named(url: URL, settings: Mapping[str, Any]) -> bool:
-    """Return whether an app that is created with these settings is on the database at ``url``."""
+    """Return whether an app that is created with these settings uses the database at ``url``."""
     try:
         return database_urls.engine_url(settings) == url
     except config.SettingsError:

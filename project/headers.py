@@ -1,7 +1,7 @@
 """The headers of every response: CORS, the request id, and the security headers; and those of trusted proxies.
 
-WSGI middleware adds them, so that no response lacks them. To append a header to its list takes a tenth of the time
-that a response object needs for one.
+WSGI middleware adds them, so that no response lacks them. Appending to the list of headers takes a tenth of the time
+that adding a header to a response object takes.
 """
 
 import re
@@ -48,9 +48,9 @@ def init_app(app: Flask) -> None:
 
 
 def forwarded_prefix(value: str, hops: int) -> str:
-    """Return the path that trusted proxies have removed from the start of the request's path.
+    """Return the path prefix that trusted proxies have removed from the request's path.
 
-    Each of them may have removed one, and added it to the header. An invalid one counts as none.
+    Each proxy may have removed a prefix, and added it to the header. An invalid prefix is ignored.
 
     :param value: the ``X-Forwarded-Prefix`` header.
     :param hops: the number of trusted proxies.
@@ -90,7 +90,7 @@ class MountPoint:
     def __call__(self, environ: 'WSGIEnvironment', start_response: 'StartResponse') -> Iterable[bytes]:
         """Serve a request."""
         mounted, path = environ.get('SCRIPT_NAME', ''), environ['PATH_INFO']
-        if path and not path.startswith('/'):  # to gunicorn, "/apiusers" is "users" in "/api"
+        if path and not path.startswith('/'):  # for gunicorn, "/apiusers" is "users" below "/api"
             mounted, environ['PATH_INFO'] = '', f'{mounted}{path}'
         environ['SCRIPT_NAME'] = forwarded_prefix(environ.get('HTTP_X_FORWARDED_PREFIX', ''), self._hops) + mounted
         return self._app(environ, start_response)

@@ -10,7 +10,7 @@ from flask.json.provider import DefaultJSONProvider, JSONProvider
 
 from project import timestamps
 
-# orjson passes the types that it would write differently from Flask to _default.
+# Options by which orjson passes the types that it would write differently from Flask to _default().
 OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. ``prometheus_client`` adds up those of gunicorn's workers in files.
+"""Metrics for Prometheus. ``prometheus_client`` adds up those of gunicorn's workers, which store them in files.
 
 This module is imported only with ``METRICS=1``, after gunicorn.conf.py has set the directory of the files.
 """
@@ -23,7 +23,7 @@ from prometheus_client import (
 import project
 from project.database import database
 
-# A label has few values. None of them comes from a client, such as a path or an unknown method.
+# A label has few values. No value comes from a client, as a path or an unknown method would.
 METHODS = frozenset(('GET', 'HEAD', 'POST', 'PATCH', 'DELETE', 'OPTIONS', 'PUT'))
 
 REQUESTS = Counter('users_http_requests', 'Responses sent', ['route', 'method', 'status'])

@@ -1,4 +1,4 @@
-"""Whether the database has the tables and columns that the code needs, and which command makes them."""
+"""Checks that the database has the tables and columns that the code needs, and names the command that makes them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class Schema:
         return UNKNOWN.format(', '.join(sorted(missing))) if missing else None
 
     def outdated(self) -> str | None:
-        """Return which command brings the database to the newest revision.
+        """Return the command that upgrades the database to the newest revision.
 
         :returns: None if the database is up to date or newer.
         """
@@ -100,7 +100,7 @@ class Schema:
         return OLDER if self.revisions and self.revisions <= known and self.revisions != heads else None
 
     def problem(self) -> str | None:
-        """Return what the code lacks and which command helps, or None if the database is ready."""
+        """Return what the database lacks and which command helps, or None if the database is ready."""
         if unsuitable := self.unsuitable():
             return unsuitable
         if (outdated := self.outdated()) or self.is_complete:
@@ -130,7 +130,7 @@ def inspect_schema(read: Read) -> Schema:
 
 
 def read_patiently(statement: Select[Any]) -> Sequence[Any]:
-    """Run a SELECT and return its rows, for as long as it takes: commands may wait for another one's lock.
+    """Run a SELECT without a deadline and return its rows: a command may wait for the lock of another one.
 
     :raises Undefined: a table or a column does not exist.
     :raises sqlalchemy.exc.DBAPIError: any other error.

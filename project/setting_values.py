@@ -1,7 +1,7 @@
 """The values of settings: each function checks the text of one kind of setting, and returns what it means.
 
-White space around a value is ignored. A message names the setting and shows a right value. It never contains the
-wrong one, which may be secret.
+White space around a value is ignored. A message names the setting and shows a valid value. It never contains the
+invalid value, which may be secret.
 """
 
 import re
@@ -13,7 +13,7 @@ TOKEN = re.compile(r'[!-~]+')  # visible ASCII characters
 # A serialized origin as browsers send it (RFC 6454 section 6.2). The host is a name, an IPv4 or an IPv6 address.
 ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+])(?::[1-9][0-9]{0,4})?')
 DEFAULT_PORT = re.compile(r'http://.*:80|https://.*:443')
-# What Werkzeug compares with the Host header, whose port it ignores.
+# The form that Werkzeug compares with the Host header, without its port.
 HOST = re.compile(r'\.?[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?')
 # Segments of unreserved characters (RFC 3986 section 2.3), none of which is "." or "..".
 PATH_PREFIX = re.compile(r'(?=.{1,256}\Z)(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+')
@@ -26,8 +26,8 @@ class SettingsError(ValueError):
 def integer(name: str, value: object, least: int, most: int, example: int = 1) -> int:
     """Return a number from ``least`` to ``most``.
 
-    :param example: a right value, for the message.
-    :raises SettingsError: it is something else.
+    :param example: a valid value, for the message.
+    :raises SettingsError: the value is not such a number.
     """
     text = str(value).strip()
     if not re.fullmatch('[0-9]{1,10}', text) or text != str(int(text)) or not least <= int(text) <= most:
@@ -37,9 +37,9 @@ def integer(name: str, value: object, least: int, most: int, example: int = 1) -
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> str:
-    """Return the one of ``choices`` that the value is in any letter case.
+    """Return the item of ``choices`` that equals the value, whatever its letter case.
 
-    :raises SettingsError: it is none of them.
+    :raises SettingsError: no item equals the value.
     """
     found = next((choice for choice in choices if choice.lower() == str(value).strip().lower()), None)
     if found is None:
@@ -104,9 +104,9 @@ def name_and_token(item: str) -> tuple[str, str]:
 
 
 def path_prefix(name: str, value: str) -> str:
-    """Return a path under which the service is reached; an empty one is the root.
+    """Return the path below which the service is reached. An empty path is the root.
 
-    :raises SettingsError: it is no such path.
+    :raises SettingsError: the path is invalid.
     """
     if value and not PATH_PREFIX.fullmatch(value):
         raise SettingsError(

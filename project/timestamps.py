@@ -40,7 +40,7 @@ def to_text(value: datetime) -> str:
 
 
 def parse(text: str) -> datetime:
-    """Return the ``datetime`` of a text that :func:`to_text` wrote.
+    """Parse a text in the form that :func:`to_text` writes, and return the ``datetime``.
 
     :raises ValueError: it has another form, or there is no such day or time.
     """
@@ -78,8 +78,8 @@ class UTCDateTime(TypeDecorator[datetime]):
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return what a SELECT reads: the time in UTC.
 
-        In the time zone of PostgreSQL's session, a time in the first or the last year may be one in a year that a
-        ``datetime`` does not have.
+        In the time zone of PostgreSQL's session, a time in the year 1 or 9999 may have a year that a ``datetime``
+        cannot have.
         """
         return _in_utc(column, type_=self)
 
@@ -125,8 +125,8 @@ def _in_utc_sqlite(element: _in_utc, compiler: SQLCompiler, **kw: Any) -> str:
 class as_stored(FunctionElement[datetime]):  # noqa: N801, since SQL functions have lower-case names
     """``as_stored(expression)``: a timestamp in the form that a UTCDateTime column has.
 
-    SQLite's own functions return other forms, such as ``2026-11-22 16:13:51``, which do not sort with that of the
-    column. Those have milliseconds at most.
+    SQLite's own functions return other forms, such as ``2026-11-22 16:13:51``, which would sort differently. They have
+    milliseconds at most.
     """
 
     type = UTCDateTime()
@@ -148,9 +148,9 @@ def _as_stored_sqlite(element: as_stored, compiler: SQLCompiler, **kw: Any) -> s
 
 
 def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute[Any]) -> None:
-    """Convert what is assigned to ``attribute`` to UTC, and its SQL defaults, if its column is a UTCDateTime.
+    """Convert values assigned to ``attribute``, and its SQL defaults, to UTC if its column is a UTCDateTime.
 
-    So an attribute reads the same before and after it is stored. This is a listener for SQLAlchemy's event
+    So an attribute has the same value before and after it is stored. This is a listener for SQLAlchemy's event
     ``attribute_instrument`` (its manual: "ORM Events").
     """
     prop = attribute.property
@@ -168,9 +168,9 @@ def convert_on_assignment(model: type, name: str, attribute: QueryableAttribute[
 
 
 class as_text(FunctionElement[str]):  # noqa: N801, since SQL functions have lower-case names
-    """``as_text(column)``: a UTCDateTime column in UTC, as the text that the database has for it.
+    """``as_text(column)``: a UTCDateTime column in UTC, as the database's own text.
 
-    Making a ``datetime`` and then its text would take longer than all the rest of a row, and PostgreSQL's
+    Making a ``datetime`` and then its text would take longer than everything else in a row, and PostgreSQL's
     ``to_char`` takes longer than :func:`rfc3339`.
     """
 
@@ -190,7 +190,7 @@ def _as_text_sqlite(element: as_text, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def rfc3339(text: str) -> str:
-    """Return the text of :func:`to_text` for what :class:`as_text` selected.
+    """Return the text of :func:`to_text` for a text that :class:`as_text` selected.
 
     :param text: PostgreSQL, and CURRENT_TIMESTAMP of SQLite, have a space for the T, no Z, and no zeros at the end.
     """

@@ -23,7 +23,7 @@ def add(values: Mapping[str, Any]) -> dict[str, Any]:
     :raises DatabaseError: the database could not add the user; Unavailable if the outcome may be unknown.
     """
     user = database.batch(_add_together, values)
-    # The plain INSERT waits for a lock as long as it must, and its error names the constraint.
+    # The plain INSERT waits indefinitely for a lock, and its error names the constraint.
     return user or to_dicts(database.write(_insert(), values))[0]
 
 
@@ -31,7 +31,7 @@ def change(user_id: int, values: Mapping[str, Any], unless_changed: Mapping[str,
     """Change a user and return it as it is now, or None if there is no such user any more.
 
     :param values: the new values by column.
-    :param unless_changed: only if the user still equals this dict.
+    :param unless_changed: make the change only if the user still equals this dict.
     :raises Duplicate: another user has one of the values of a unique column.
     :raises DatabaseError: as for :func:`add`.
     """
@@ -42,21 +42,21 @@ def change(user_id: int, values: Mapping[str, Any], unless_changed: Mapping[str,
 
 
 def remove(user_id: int, unless_changed: Mapping[str, Any] | None) -> bool:
-    """Remove a user, and return whether there was one; ``unless_changed`` and errors as in :func:`change`."""
+    """Remove a user, and return whether it existed; ``unless_changed`` and errors as in :func:`change`."""
     return bool(database.write(_delete(unless_changed is not None), _identify(user_id, unless_changed)))
 
 
 def _add_together(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | None]:
     """Add users in one transaction. Return each of them, or None for one that has to be added alone.
 
-    Of equal emails the first is added here. The others are added alone, and so each gets an error of its own. Users
-    with other fields than the first have to be added alone, too, because all rows of a statement have the same columns.
+    Of several users with one email, the first is added here. The others have to be added alone, so that each gets its
+    own error. So have users with other fields than the first, because all rows of a statement have the same columns.
     """
     first: dict[str, Mapping[str, Any]] = {}
     for values in batch:
         if values.keys() == batch[0].keys():
             first.setdefault(values['email'].lower(), values)
-    # In the order of the unique index: else two workers could each wait for a row of the other, which is a deadlock.
+    # In the order of the unique index. Otherwise two workers could each wait for a row of the other: a deadlock.
     rows = [first[email] for email in sorted(first)]
     try:
         # SQLAlchemy executes a dict with less work than a list of one.

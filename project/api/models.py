@@ -40,7 +40,7 @@ class User(db.Model):
 
     __tablename__ = 'users'
     __table_args__: ClassVar[Any] = (
-        # Rejects timestamps that no response can express; on SQLite, whose columns accept any text, also other texts.
+        # Reject timestamps that no response can express; on SQLite, whose columns accept any text, other texts too.
         CheckConstraint(
             "created_at >= '0001-01-01 00:00:00+00' AND created_at < '10000-01-01 00:00:00+00'",
             name='users_created_at_check',
@@ -71,14 +71,14 @@ class User(db.Model):
     @classmethod
     @cache
     def unique(cls) -> dict[str, list[str]]:
-        """Return the columns that are unique, alone or together, by the name of their index or constraint."""
+        """Return the columns of each unique index and constraint, by its name."""
         indexes = [index for index in cls.__table__.indexes if index.unique]
         constraints = [one for one in cls.__table__.constraints if isinstance(one, UniqueConstraint)]
         return {str(one.name): [column.name for column in one.columns] for one in (*indexes, *constraints)}
 
     @classmethod
     def taken(cls, error: Duplicate) -> list[str]:
-        """Return the names of the columns whose values another user has; none if the error is about something else."""
+        """Return the names of the columns whose values another user has; none if the error is not about users."""
         if error.constraint is not None:
             return cls.unique().get(error.constraint, [])
         return list(error.columns) if list(error.columns) in cls.unique().values() else []
@@ -134,7 +134,7 @@ FILTERS: dict[str, ColumnElement[bool]] = {
     ),
     'username': User.username == bindparam('username'),
     'active': User.active == _ACTIVE,
-    # Ranges instead of LIKE: nothing in the prefix has a special meaning, and both databases find them in an index.
+    # Ranges instead of LIKE: no character of the prefix has a special meaning, and both databases use an index.
     'q': or_(*(folded(column).between(_PREFIX, _PREFIX.concat(LAST_TEXT)) for column in (User.username, User.email))),
 }
 # With q, SQLite would otherwise scan all active users, or all older ones, for the few that match.
@@ -151,8 +151,8 @@ def _conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
 
 def to_dicts(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     """Return rows of :meth:`User.response_columns` as the dicts of a response."""
-    # SQLite returns 0 and 1 for false and true. Indexing TRUTH takes a third of the time of bool(), and the slices
-    # that rfc3339 would make of nearly every timestamp take less time here.
+    # SQLite returns 0 and 1 for false and true. Indexing TRUTH takes a third of the time of bool(). Slicing most
+    # timestamps here takes less time than calling rfc3339.
     return [
         {
             'id': id,

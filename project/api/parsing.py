@@ -1,4 +1,4 @@
-"""Reading requests: validates bodies and query strings with the schemas, and raises 400 for wrong ones."""
+"""Validates bodies and query strings with the schemas, and raises 400 for invalid ones."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ REASONS = {
 
 
 class Invalid(BadRequest):
-    """400 for a request whose fields are wrong.
+    """400 for a request with invalid fields.
 
     :param message: the ``message`` of the response.
-    :param errors: what each field must be, by its name.
+    :param errors: the rule that each invalid field breaks, by the field's name.
     """
 
     def __init__(self, message: str, errors: dict[str, str]) -> None:
@@ -44,10 +44,10 @@ def body(schema: type[BaseModel], request: Request) -> dict[str, Any]:
     try:
         data = request.get_data(cache=False)
         if request.content_length is None:
-            request.stream.read(1)  # raises RequestEntityTooLarge for a chunked body that was cut at the limit
+            request.stream.read(1)  # raises RequestEntityTooLarge for a chunked body that was cut off at the limit
     except RequestEntityTooLarge:
         raise
-    except Exception:  # each server has its own errors for a body that is cut short or badly chunked
+    except Exception:  # each server has its own errors for an incomplete or badly chunked body
         raise Invalid('Invalid payload.', {'body': 'could not be read to its end'}) from None
     if len(data) < (request.content_length or 0):
         raise Invalid('Invalid payload.', {'body': 'could not be read to its end'})

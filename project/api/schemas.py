@@ -73,7 +73,7 @@ def prefix(value: str) -> str:
     value = value.strip()
     if len(value) < MIN_PREFIX:
         raise wrong(f'must have at least {MIN_PREFIX} characters')
-    return value.encode().lower().decode()  # of bytes, lower() changes ASCII letters only
+    return value.encode().lower().decode()  # bytes.lower() changes ASCII letters only
 
 
 def boolean(value: str) -> bool:

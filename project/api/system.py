@@ -58,7 +58,7 @@ def health() -> ResponseReturnValue:
 
 @system_blueprint.app_errorhandler(404)
 def not_found(error: NotFound) -> WSGIResponse:
-    """Return the JSON response for a 404; for ``/`` it says where the users and the documentation are."""
+    """Return the JSON response for a 404. For ``/`` it names the paths of the users and the documentation."""
     if request.path == '/':
         error.description = (
             f'The users are at {request.script_root}/users, the documentation at {request.script_root}/docs.'

@@ -13,7 +13,7 @@ MAX_LOCAL_BYTES = 64  # of an email, before the @ (RFC 5321 section 4.5.3.1.1)
 def wrong(reason: str) -> PydanticCustomError:
     """Return the error for a value that a rule rejects.
 
-    :param reason: what the value must be, as a predicate: the field's name goes before it.
+    :param reason: the rule as a predicate, such as "must not be blank". The field's name goes before it.
     """
     return PydanticCustomError('wrong', '{reason}', {'reason': reason})
 
@@ -33,17 +33,17 @@ def text(value: str) -> str:
     return column(value)
 
 
-# Unicode's default-ignorable code points: nothing is shown for them, so that two texts with them look the same.
+# Unicode's default-ignorable code points. They are not displayed, so texts with and without them look the same.
 INVISIBLE = re.compile(
     '[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f'
     '\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
 )
 _EMOJI = '\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff'
-# Where they change what is shown, they are part of a name.
+# The places where they change the display, and so are part of a name.
 JOINED = re.compile(
     '|'.join(
         (
-            # A joiner after a letter of a script that has them: Arabic and its relatives, those of India.
+            # A joiner after a letter of a script that has joiners: Arabic and related scripts, and those of India.
             '(?<=[\u0620-\u08ff\u0900-\u0dff])[\u200c\u200d]',
             # An emoji sequence: with a presentation selector, joined, a keycap, a flag with tags.
             f'(?<=[{_EMOJI}])[\ufe0e\ufe0f]?\u200d(?=[{_EMOJI}])',
@@ -58,22 +58,23 @@ JOINED = re.compile(
 )
 
 
-# email-validator rejects these, because no mail reaches them over the Internet. Its README says to change its list.
+# email-validator rejects these domains, because no mail reaches them over the Internet. Its README says how to change
+# its list.
 INTRANET = ('local', 'internal', 'test', 'localhost')
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in INTRANET]
 LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without a period that is accepted
 
 
 def email(value: str) -> str:
-    """Return an email as it is stored; reject what is not one by its syntax (RFC 5321, RFC 5322, RFC 6531).
+    """Return an email as it is stored; reject one with invalid syntax (RFC 5321, RFC 5322, RFC 6531).
 
     Quoted local parts and address literals are rejected, and domains without a period, except ``localhost``. The
     special-use domains of intranets are accepted (RFC 6761, RFC 6762, RFC 9476).
 
     An email is one identity whatever its letter case, and whichever way its domain is written (IDNA 2008). The unique
     index ignores the case of ASCII letters only, in every locale of the database. So an email is stored as typed if all
-    of it is ASCII, and its domain is not written as ``xn--``. Else it is stored in Unicode, normalised (NFKC) and in
-    lower case.
+    of it is ASCII, and no part of its domain begins with ``xn--``. Otherwise it is stored in Unicode, normalised (NFKC)
+    and in lower case.
     """
     if not value.isascii() and INVISIBLE.search(value):
         raise wrong('must not contain invisible characters')
@@ -90,7 +91,7 @@ def email(value: str) -> str:
 
 
 def column(value: str) -> str:
-    """Return ``value``; reject what a column cannot hold."""
+    """Return ``value``; reject one that is too long for its column."""
     if len(value) > MAX_LENGTH:
         raise wrong(f'must have at most {MAX_LENGTH} characters')
     return storable(value)

@@ -108,7 +108,7 @@ def find_user(user_id: str) -> dict[str, Any]:
 def check_if_match(user: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Check ``If-Match`` (RFC 9110 section 13.1.1), which names the state that the client has seen; 412 on mismatch.
 
-    :returns: the user as a change must still find it, or None if any state will do.
+    :returns: the state that the user must still have when the change is made; None if it may have any.
     """
     if 'If-Match' not in request.headers or request.if_match.star_tag:
         return None
@@ -118,7 +118,7 @@ def check_if_match(user: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def abort_changed(unless_changed: Mapping[str, Any] | None) -> NoReturn:
-    """Return 412 if the change was for a state of the user that is gone, else 404: the user itself is gone."""
+    """Return 412 if the change required a state that the user no longer has, else 404: the user does not exist."""
     if unless_changed is not None:
         abort(412, 'The user has changed since it was read.')
     abort(404, 'User does not exist')
@@ -130,7 +130,7 @@ def etag(user: Mapping[str, Any]) -> str:
 
 
 def count_users(query: Mapping[str, Any]) -> int:
-    """Return the number of users that match, whatever page of them is requested."""
+    """Return the number of users that match, on all pages together."""
     values = {name: value for name, value in query.items() if name in FILTERS and name != 'after'}
     statement = User.counting(*values)
     return database.share(('count', *values.items()), lambda: database.read(statement, bind(values))[0][0])

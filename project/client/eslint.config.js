@@ -15,7 +15,7 @@ export default defineConfig(
     ],
     languageOptions: { parserOptions: { projectService: true } },
     rules: {
-      // A number reads the same in a template as written out by hand.
+      // Numbers in templates need no conversion.
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
     },
   },

@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import { loadEnv, type Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
 
-/** What is wrong with the service's address, or '' when nothing is. */
+/** Returns the error in the service's address, or '' if it is valid. */
 function problemWith(address: string): string {
   if (!address) return '';
   const url = URL.canParse(address) ? new URL(address) : undefined;
@@ -15,7 +15,7 @@ function problemWith(address: string): string {
 
 const MAX_SCRIPT_KB = 120;
 
-/** Fails the build when the script that is sent has become too large, and says how large it is. */
+/** Fails the build if the script is too large, and reports its size. */
 function limitScript(): Plugin {
   return {
     name: 'limit-script',
@@ -42,7 +42,7 @@ export default defineConfig(({ mode }) => {
       environment: 'jsdom',
       restoreMocks: true,
       unstubGlobals: true,
-      // A zone and a service of their own, whatever machine the tests run on.
+      // The tests have the same time zone and service address on every machine.
       env: { TZ: 'Asia/Tokyo', REACT_APP_USERS_SERVICE_URL: 'http://users.test:5001/' },
     },
   };

@@ -24,7 +24,7 @@ class Bench(Command):
         :param seconds: the duration of each workload.
         :param rows: users in the largest table.
         :param workload: names of workloads; all of them when None.
-        :param chart: path of an SVG file. With it, each workload of the chart runs in tables of growing size.
+        :param chart: path of an SVG file. If it is given, each workload of the chart runs in tables of growing size.
         :returns: 0, or a message for stderr if requests failed.
         """
         if not hasattr(os, 'fork'):

@@ -1,4 +1,4 @@
-"""Functions that the commands which change the schema share."""
+"""Functions for the commands that change the schema."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from project.commands.waiting import describe_database, wait_for_database
 
 
 def require_migrated() -> readiness.Schema:
-    """Return the state of the schema, or exit with the command that helps if its revision is wrong."""
+    """Return the state of the schema. If its revision is wrong, exit with a message that names the command to run."""
     wait_for_database()
     schema = readiness.inspect_schema(readiness.read_patiently)
     if schema.is_dropped or schema.is_unrecorded:
@@ -31,7 +31,7 @@ def require_migrated() -> readiness.Schema:
 
 
 def require_suitable(schema: readiness.Schema) -> None:
-    """Exit with what to do unless the database itself can be used."""
+    """Exit with a message that says what to do, unless the database itself can be used."""
     if unsuitable := schema.unsuitable():
         sys.exit(unsuitable)
 
@@ -89,7 +89,7 @@ def print_nothing_to_do() -> None:
 
 
 def count_users() -> int:
-    """Return the number of users in the database, those of the 2017 service's table included."""
+    """Return the number of users in the database, including those in the table of the 2017 service."""
     with db.engine.connect() as connection:
         present = inspect(connection)
         return sum(

@@ -64,7 +64,7 @@ def _sqlite_dependents(connection: Connection) -> list[str]:
 
 
 def _reason(error: DBAPIError) -> str:
-    """Return in one line why the database rejected a statement.
+    """Return the reason why the database rejected a statement, in one line.
 
     PostgreSQL's details name the objects that depend on a table.
     """

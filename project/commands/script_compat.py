@@ -87,15 +87,15 @@ class Server(commands.Server):
         :param app: the app to serve.
         :param options: the command-line options, by name.
         """
-        if not 0 <= options['port'] <= 65535:  # the resolver takes 99999 for 34463
+        if not 0 <= options['port'] <= 65535:  # getaddrinfo() would use port 34463 for 99999
             self.parser.error('argument -p/--port: must be 0 to 65535')
         files = [options[name] for name in ('ssl_crt', 'ssl_key') if options[name] is not None]
-        if len(files) == 1 or not all(map(os.path.isfile, files)):  # with one, it would serve plain HTTP
+        if len(files) == 1 or not all(map(os.path.isfile, files)):  # with only one of them, it would serve plain HTTP
             self.parser.error('arguments --ssl-crt and --ssl-key: give both, each the path of a file')
         super().__call__(app, *args, **options | {'threaded': options['processes'] == 1})
 
 
-class Manager(flask_script.Manager.mro()[-2]):  # Flask-Script's own, even when this module is imported anew
+class Manager(flask_script.Manager.mro()[-2]):  # Flask-Script's own, even when this module is imported again
     """A set of commands, for an app, for a function that makes one, or (without one) for `add_command`."""
 
     help_args = ('-?', '-h', '--help')

@@ -31,7 +31,7 @@ class RunServer(Server):
             host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(options['host']) or options['host']  # noqa: S104, not bound
             address = f'{scheme}://{f"[{host}]" if ":" in host else host}:{options["port"]}'
             print(f'Users: {address}/users', f'Documentation: {address}/docs', sep='\n')
-        # The debugger would run any code that a visitor types into its page.
+        # The debugger would run any code that a client sends to its page.
         super().__call__(app, *args, **options | {'use_debugger': False})
 
 

@@ -58,7 +58,7 @@ class Cov(ContextFreeCommand):
         result = importlib.import_module(__name__).run_tests([])
         measured.stop()
         measured.save()
-        measured.combine()  # with what processes of the tests have measured
+        measured.combine()  # with the measurements of the processes that tests started
         covered = measured.report(show_missing=True, skip_covered=True)
         measured.html_report()
         print(f'HTML: {ROOT / "htmlcov" / "index.html"}')

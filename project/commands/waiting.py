@@ -1,4 +1,4 @@
-"""The location of the database, and waiting until it accepts connections and commits."""
+"""Describes the location of the database, and waits until it accepts connections and commits."""
 
 import re
 import sys
@@ -11,12 +11,12 @@ from project import database_urls, db
 from project.database import connecting, libpq
 
 WAIT_SECONDS = 30
-# libpq gives no code for the errors of connecting, so their texts decide. Those of libpq and SQLite that are temporary:
+# libpq gives no code for the errors of connecting, so their texts decide. Temporary errors of libpq and SQLite:
 PASSING = re.compile(
     'Connection refused|Connection reset|server closed the connection|did not respond in time'
     '|session is read-only|on socket .*: No such file|database is locked'
 )
-# The texts of a server, after its severity and two spaces, can be in any language. All but these count as temporary.
+# The server's texts follow its severity and two spaces, in any language. All except these count as temporary.
 FROM_SERVER = re.compile(':  ')
 LASTING = re.compile('authentication failed|does not exist|pg_hba.conf|permission denied|not permitted|not allowed')
 
@@ -64,7 +64,7 @@ def wait_for_database() -> None:
 SYNCHRONOUS = text("SELECT current_setting('synchronous_standby_names', true)")
 BACKEND = text('SELECT pg_backend_pid()')
 IS_RUNNING = text('SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = :pid)')
-# The smallest transaction whose COMMIT waits for the standbys: it writes to the WAL and to no table.
+# The smallest transaction whose COMMIT waits for the standbys. It writes to the WAL and to no table.
 SMALL_COMMIT = text("SELECT pg_logical_emit_message(true, 'users', '')")
 
 
@@ -89,7 +89,7 @@ def require_standby() -> None:
             if not isinstance(error.orig, connecting.TimedOut):
                 raise
     print(f'Waiting up to {WAIT_SECONDS} s for a standby of the database {describe_database()}', file=sys.stderr)
-    # The server's process runs until a standby has confirmed the COMMIT. Another COMMIT would leave another process.
+    # PostgreSQL's process waits until a standby confirms the COMMIT. Another COMMIT would leave another process.
     end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         with db.engines['reads'].connect() as connection:

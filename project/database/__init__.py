@@ -1,13 +1,13 @@
-"""The door to the database: everything that a request asks of it goes through :class:`Database`.
+"""The interface to the database: requests use it only through :class:`Database`.
 
-It knows nothing of users and nothing of HTTP. Its errors are those of :mod:`project.database.errors`.
+This package knows neither users nor HTTP. Its errors are those of :mod:`project.database.errors`.
 
     view -> User -> Database -> Batcher -> engine
 
-The deadlines of one request: a call to the database ends after ``CALL_SECONDS``; connecting, calling and retrying
-end after ``REQUEST_SECONDS`` together. With one more wait for a connection, which may begin just before that,
-every response is there within 6 s. The exception is an unpaginated list that is longer than ``STREAM_ROWS``: its
-first byte is there by then, and each further part has a deadline of its own.
+The deadlines of one request: a call to the database ends after ``CALL_SECONDS``. Connecting, calling and retrying
+together end after ``REQUEST_SECONDS``. One more wait for a connection may begin just before that. So every response is
+complete within 6 s. The exception is an unpaginated list that is longer than ``STREAM_ROWS``: its first byte is sent
+within that time, and each further part has a deadline of its own.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -30,7 +30,7 @@ from project.database.streams import Streams
 __all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
 
 REQUEST_SECONDS = 4.5
-WRITE_TRIES = 3  # of a statement that the database rolls back
+WRITE_TRIES = 3  # attempts of a statement that the database rolls back
 
 ONE = text('SELECT 1')
 T = TypeVar('T')
@@ -66,11 +66,11 @@ class Database:
 
         :param function: takes a list of items. Returns an outcome for each, in the same order; an outcome that is an
             exception is raised in its call.
-        :param item: what this call is about.
+        :param item: the item of this call, such as an id.
         :returns: the outcome, which other calls may share: do not change it.
         :raises DatabaseError: the call failed.
         """
-        self.breaker.check()  # else it would wait behind the probe
+        self.breaker.check()  # otherwise it would wait for the probe
         with deadline(REQUEST_SECONDS) as end:
             return self._batcher.run(function, function, item, end)
 
@@ -91,8 +91,8 @@ class Database:
 
         It is sent again if its connection turns out to be stale, or if the database rolled it back.
 
-        :param statement: the same object each time, so that it is compiled once. Values go in and come out as the
-            driver has them, without SQLAlchemy's conversions.
+        :param statement: the same object each time, so that it is compiled once. Values are those of the driver,
+            without SQLAlchemy's conversions.
         :param parameters: its bound values by name.
         :raises DatabaseError: the call failed.
         """
@@ -109,7 +109,7 @@ class Database:
 
         :param statement: the same object each time, so that SQLAlchemy compiles it once.
         :param parameters: its bound values by name, or a list of these for an INSERT of several rows.
-        :param lock_milliseconds: how long it may wait for a lock of PostgreSQL. It is not sent again then.
+        :param lock_milliseconds: how long it may wait for a lock of PostgreSQL. After that it is not sent again.
         :raises RolledBack: it changed nothing.
         :raises Unavailable: its outcome may be unknown.
         :raises DatabaseError: the database rejected it.
@@ -117,7 +117,7 @@ class Database:
         options = {KEEP_POOL: True, LOCK_TIMEOUT: lock_milliseconds}
         with deadline(REQUEST_SECONDS):
             if self.breaker.is_open:
-                self.read(ONE)  # a write cannot be the probe: its COMMIT may be slow for reasons of its own
+                self.read(ONE)  # a write cannot be the probe, since its COMMIT may be slow because of a standby
             for _ in range(WRITE_TRIES - 1):
                 try:
                     return self._execute(statement, parameters, options)
@@ -157,7 +157,7 @@ class Database:
             return cast(Sequence[Any], self._batcher.run(('probe', statement), fetch_once, None, end))
 
     def connections_in_use(self) -> int:
-        """Return the number of connections that are out of the pools."""
+        """Return the number of connections that are checked out of the pools."""
         return sum(cast(QueuePool, engine.pool).checkedout() for engine in self._engines.values())
 
     def _execute(self, statement: Executable, parameters: Any, options: Mapping[str, Any]) -> Sequence[Row[Any]]:

@@ -22,11 +22,11 @@ The race, from start to end, with one lane and the calls A, B and C:
 5. B stores an outcome for each call, wakes C and D, and passes the turn on as A did. If no call waits by then, the
    lane is removed.
 
-What can go wrong on the way:
+The batcher handles these cases:
 
 * The call with the latest deadline leads, and its batch has no calls whose deadline is later by more than
   ``SLACK_SECONDS``. So no call fails because its leader runs out of time.
-* A call whose deadline passes leaves. If its batch is already running, the batch goes on without it.
+* A call whose deadline passes leaves. If its batch is already running, the batch continues without it.
 * The leader's function may raise, or the leader's greenlet may be killed. Each call of the batch then raises an
   exception of its own, and the turn passes on.
 * A leader that is killed or late before it has closed its batch leaves, and another call that waits leads.
@@ -45,10 +45,10 @@ from typing import Any
 
 from project.database.errors import DeadlineExceeded, Unavailable
 
-MAX_CALLS = 500  # of one batch; SQLite allows 32,766 parameters in a statement
-SLACK_SECONDS = 0.5  # by which a call's deadline may be later than its leader's
-# How often a leader lets all ready threads run. Those of the first turn send their responses; by the second, the
-# clients of these have sent their next requests.
+MAX_CALLS = 500  # calls of one batch; SQLite allows 32,766 parameters in a statement
+SLACK_SECONDS = 0.5  # the time by which a call's deadline may be later than its leader's
+# How often a leader lets all ready threads run. In the first turn, the threads send their responses. By the second one,
+# the clients of those responses have sent their next requests.
 TURNS = 2
 
 
@@ -67,12 +67,12 @@ class _Call:
 
 
 class _Lane:
-    """The calls of one key. It exists as long as one of them leads."""
+    """The calls of one key. The lane exists as long as one of them leads."""
 
     __slots__ = ('leader', 'waiting')
 
     def __init__(self) -> None:
-        self.leader: int | None = None  # the thread that runs the function
+        self.leader: int | None = None  # the thread that leads
         self.waiting: list[_Call] = []  # those that are in no batch yet, in the order of their arrival
 
 
@@ -85,7 +85,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """The number of calls that wait for their batch to start, and do not lead it."""
+        """The number of calls that wait for their batch to start, not counting the leaders."""
         return sum(not call.leads for lane in list(self._lanes.values()) for call in list(lane.waiting))
 
     @property
@@ -99,7 +99,7 @@ class Batcher:
         :param key: names the lane. All calls of a lane pass the same function.
         :param function: takes the items of a batch. Returns one outcome for each, in the same order; an outcome
             that is an exception is raised in its call. Outcomes may be shared between calls: do not change them.
-        :param item: what this call is about.
+        :param item: the item of this call.
         :param end: the call's deadline in seconds on the monotonic clock.
         :returns: the outcome.
         :raises DeadlineExceeded: the deadline passed while the call waited.
@@ -130,7 +130,7 @@ class Batcher:
         """Wait until the call has an outcome or leads a batch; leave when its deadline passes."""
         try:
             woken = call.wake.acquire(timeout=-1 if call.end == inf else max(0.0, call.end - time.monotonic()))
-        except BaseException:  # such as GreenletExit, which kills a greenlet where it waits
+        except BaseException:  # such as GreenletExit, which is raised in a greenlet that is killed
             self._leave(key, lane, call)
             raise
         late = not woken or time.monotonic() >= call.end

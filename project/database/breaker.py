@@ -13,7 +13,7 @@ OPEN_SECONDS = 0.25  # between a timeout and the next probe
 class Breaker:
     """Opens when a call times out. While it is open, one call at a time is let through to probe the database.
 
-    Only reads go through it: a slow COMMIT may wait for a standby alone.
+    Only reads go through it, because a slow COMMIT may be due to a standby, not to the server.
 
     :param clock: returns seconds; the monotonic clock unless a test has its own.
     """
@@ -30,7 +30,7 @@ class Breaker:
         return self._retry_at is not None
 
     def check(self) -> None:
-        """Raise CircuitOpen if a call would be rejected now; a caller that is about to wait checks this first."""
+        """Raise CircuitOpen if a call would be rejected now. The caller uses this before it waits for a batch."""
         if self._retry_at is not None and (self._probing or self._clock() < self._retry_at):
             raise CircuitOpen
 
@@ -38,7 +38,7 @@ class Breaker:
     def watch(self) -> Iterator[None]:
         """Watch the call in the ``with`` block.
 
-        :raises CircuitOpen: the breaker is open, and it is not yet time for a probe or one is under way.
+        :raises CircuitOpen: the breaker is open, and a probe is running or not yet due.
         """
         with self._lock:
             self.check()
@@ -49,7 +49,7 @@ class Breaker:
         except DeadlineExceeded:
             self._retry_at = self._clock() + OPEN_SECONDS
             raise
-        except PoolExhausted:  # the database was not reached
+        except PoolExhausted:  # the call did not reach the database
             if probe:
                 self._retry_at = self._clock() + OPEN_SECONDS
             raise

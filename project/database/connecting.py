@@ -25,7 +25,7 @@ if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_pat
     from gevent.monkey import get_original
     from gevent.socket import wait_read, wait_write
 
-    _poll = get_original('select', 'poll')  # looks at a socket without letting other greenlets run
+    _poll = get_original('select', 'poll')  # does not let other greenlets run
 
     def _wait_for_socket(fd: int, reading: bool, seconds: float | None) -> bool:
         try:
@@ -57,7 +57,7 @@ class TimedOut(psycopg2.OperationalError):
 
 
 class Unreadable(psycopg2.OperationalError):
-    """The server sent something that psycopg2 cannot read, such as a message that is not UTF-8."""
+    """The server sent data that psycopg2 cannot read, such as a message that is not UTF-8."""
 
 
 class deadline:  # noqa: N801, used like a function
@@ -71,7 +71,7 @@ class deadline:  # noqa: N801, used like a function
         self._seconds = seconds
 
     def __enter__(self) -> float:
-        """Start the time, and return the end of the innermost deadline on the monotonic clock."""
+        """Start the deadline, and return the end of the innermost deadline on the monotonic clock."""
         end = min(_end.get(), time.monotonic() + self._seconds)
         self._token: Token[float] = _end.set(end)
         return end
@@ -83,9 +83,9 @@ class deadline:  # noqa: N801, used like a function
 
 
 def end_of_call() -> float:
-    """Return when the next database call must end, on the monotonic clock.
+    """Return the time at which the next database call must end, on the monotonic clock.
 
-    Outside of a deadline, as in commands, it need not end.
+    Outside of a deadline, as in commands, it is infinity.
     """
     end = _end.get()
     return min(end, time.monotonic() + CALL_SECONDS) if end < math.inf else end
@@ -97,7 +97,7 @@ def seconds_left() -> float:
 
 
 def wait(connection: Any) -> None:
-    """Wait until psycopg2's call is done: within a deadline, else for as long as it takes (as commands do).
+    """Wait until psycopg2's call is done, at most until the deadline. Without one, as in commands, wait indefinitely.
 
     psycopg2 closes the connection when this raises. The statement is not cancelled: a COMMIT that waits for a
     synchronous standby reports success when it is cancelled, although the standby does not have it. See psycopg2's
@@ -129,7 +129,7 @@ def is_stale(connection: Any) -> bool:
 
 
 def as_driver_error(error: Exception) -> psycopg2.Error:
-    """Return an error of psycopg2 as it is, and for any other one that psycopg2 raised :class:`Unreadable`."""
+    """Return an error of psycopg2 unchanged, and :class:`Unreadable` for any other error that psycopg2 raised."""
     if isinstance(error, psycopg2.Error):
         return error
     text = error.object.decode(errors='replace') if isinstance(error, UnicodeDecodeError) else repr(error)

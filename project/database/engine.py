@@ -1,7 +1,7 @@
 """The engines of the service and their events: what makes SQLite and PostgreSQL behave alike.
 
-Each purpose has an engine, and so a connection pool, of its own. A slow kind of call cannot take the
-connections of the others:
+Each purpose has its own engine, and so its own connection pool. A slow kind of call cannot take the connections of the
+others:
 
 =============  ===========================================================================================
 (default)      ``db.session``, commands and migrations. Each connection is in a transaction.
@@ -28,7 +28,7 @@ from project.database import connecting, hosts, leadership, sqlite
 from project.database.connecting import TimedOut
 from project.database.errors import BY_SQLSTATE, Disconnected
 
-POOL_SECONDS = 1  # to wait for a connection that others hold; SQLAlchemy cuts it to whole seconds
+POOL_SECONDS = 1  # to wait for a connection of the pool; SQLAlchemy rounds it down to whole seconds
 TRANSACTIONS = (None, 'writes')  # the engines that write
 # Execution options of statements.
 LOCK_TIMEOUT = 'lock_timeout'  # milliseconds
@@ -106,12 +106,12 @@ _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 
 def discard_older(engine: Engine) -> None:
-    """Let the pool replace each connection that it has now before it is used again."""
+    """Let the pool replace each of its current connections before the next use."""
     _discarded_at[engine] = time.monotonic()
 
 
 def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:
-    """Replace a connection that the server has closed, or whose server is not the leader; so with all of the pool."""
+    """Replace all connections of the pool if this one is stale, or if its server is no longer the leader."""
     if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
         raise InvalidatePoolError
     try:
@@ -127,16 +127,16 @@ def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) 
 
 
 def _replace_unreadable(context: ExceptionContext) -> OperationalError | None:
-    """Return an error of the database for an exception of another kind that psycopg2 raised, and end the connection.
+    """Replace an exception that psycopg2 raised and that is no error of the database, and end the connection.
 
-    Such as UnicodeDecodeError, for a message of the server that is not UTF-8.
+    An example is UnicodeDecodeError, for a message of the server that is not UTF-8.
     """
     original = context.original_exception
     # SQLAlchemy has wrapped errors of the driver, and those of preparing the statement.
     if context.sqlalchemy_exception is not None or isinstance(original, SQLAlchemyError):
         return None
     if not isinstance(original, Exception):
-        return None  # such as the end of a greenlet
+        return None  # such as GreenletExit
     context.is_disconnect = True
     return OperationalError(None, None, connecting.as_driver_error(original), connection_invalidated=True)
 
@@ -144,8 +144,8 @@ def _replace_unreadable(context: ExceptionContext) -> OperationalError | None:
 def _judge_pool(context: ExceptionContext) -> None:
     """Decide whether an error ends the other connections of the pool, too.
 
-    It does if the server says that it cannot serve, or if it did not respond. The execution option ``keep_pool``
-    is for statements whose timeout says nothing about the server, such as a COMMIT that waits for a standby.
+    It does if the server reported that it is unavailable, or if it did not respond. The execution option ``keep_pool``
+    is for statements whose timeout may have another reason, such as a COMMIT that waits for a standby.
     """
     original = context.original_exception
     if BY_SQLSTATE.get(getattr(original, 'pgcode', None) or '') is Disconnected:

@@ -1,4 +1,4 @@
-"""The errors of the database as the rest of the service sees them. Driver errors end here.
+"""The errors of the database for the rest of the service. This module translates the errors of the drivers.
 
 =========================  ===========================================================================================
 :class:`Unavailable`       The database cannot serve now. The following are kinds of it.
@@ -126,16 +126,16 @@ def translated() -> Iterator[None]:
 
 
 def translate(error: DBAPIError | PoolTimeout) -> DatabaseError:
-    """Return the error of this module for one of SQLAlchemy's."""
+    """Return the error of this module for an error of SQLAlchemy."""
     if isinstance(error, PoolTimeout):
         return PoolExhausted(type(error).__name__)
     return translate_driver(error.orig, error.connection_invalidated)
 
 
 def translate_driver(error: BaseException | None, disconnected: bool) -> DatabaseError:
-    """Return the error of this module for one of psycopg2's or sqlite3's, or for another one that they raised.
+    """Return the error of this module for any exception that psycopg2 or sqlite3 raised.
 
-    :param disconnected: whether it has ended its connection.
+    :param disconnected: whether the error has ended its connection.
     """
     kind = type(error).__name__
     if isinstance(error, TimedOut):
@@ -157,7 +157,7 @@ def translate_driver(error: BaseException | None, disconnected: bool) -> Databas
 
 def _translate_sqlite(original: sqlite3.Error, kind: str) -> DatabaseError:
     code = getattr(original, 'sqlite_errorcode', 0)  # absent from errors of the sqlite3 module itself
-    text = str(original)  # where SQLite has no code, its text has to do
+    text = str(original)  # SQLite has no code for these errors, so the text decides
     if code in SQLITE_UNIQUE:
         duplicate = Duplicate(kind)
         # "UNIQUE constraint failed: users.username" or "UNIQUE constraint failed: index 'users_email_key'"

@@ -1,4 +1,4 @@
-"""The choice among the hosts of PostgreSQL that the URL names, and their addresses."""
+"""Chooses among the hosts of PostgreSQL that the URL names, and their addresses."""
 
 import random
 import socket
@@ -22,12 +22,12 @@ _timed_out: dict[libpq.Server, float] = {}  # when an address timed out or was a
 
 
 def timed_out_at(address: libpq.Server) -> float:
-    """Return when an address last timed out or was abandoned, on the monotonic clock; 0 if it has worked since."""
+    """Return when an address timed out or was abandoned, on the monotonic clock; 0 if a connection succeeded since."""
     return _timed_out.get(address, 0.0)
 
 
 def try_last(address: libpq.Server) -> None:
-    """Let new connections try an address after the others, until one to it succeeds."""
+    """Let new connections try an address after all others, until a connection to it succeeds."""
     _timed_out[address] = time.monotonic()
 
 
@@ -52,10 +52,10 @@ def addresses(parameters: Mapping[str, str]) -> list[libpq.Server]:
 def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
     """Connect to the first address of the database's hosts that accepts, each within its own deadline.
 
-    The hosts are those that libpq would take: from the URL, a service file or its variables. Of libpq's parameters
-    ``connect_timeout`` is not in force.
+    The hosts are those that libpq would choose: from the URL, a service file or its variables. libpq's parameter
+    ``connect_timeout`` has no effect.
 
-    :param arguments: psycopg2's.
+    :param arguments: those of ``psycopg2.connect()``.
     :returns: the psycopg2 connection, and the address.
     :raises psycopg2.Error: the error of the last address, or of one that timed out.
     """
@@ -71,7 +71,7 @@ def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
         wanted = {'target_session_attrs': attributes} if attributes else {}
         # Try addresses that timed out last: each would cost a new connection its deadline.
         for address in sorted(found, key=timed_out_at):
-            # While the last leader does not respond, the others are tried often, since one of them will be promoted.
+            # If the last leader does not respond, the others are tried often, since one of them will be promoted.
             late = responded and time.monotonic() < timed_out_at(address) + UNRESPONSIVE_SECONDS
             try:
                 with deadline(RETRY_SECONDS if late else CONNECT_SECONDS):

@@ -1,4 +1,4 @@
-"""Whether a connection and a URL name one database, however the URL spells it."""
+"""Checks whether a connection and a URL lead to the same database, whatever the form of the URL."""
 
 import secrets
 from typing import Any
@@ -16,7 +16,7 @@ LOCK = text('SELECT pg_advisory_xact_lock(:key)')
 def is_same_database(connection: Any, url: URL, by_name: bool = False) -> bool:
     """Return whether a PostgreSQL connection is to the database of ``url``; False if that cannot be reached.
 
-    A second connection takes an advisory lock. The first one cannot take it, too, if both are in one database.
+    A second connection takes an advisory lock. If both are in one database, the first one cannot take the lock, too.
 
     :param connection: the psycopg2 connection. A transaction may begin in it, which the caller ends.
     :param url: with the driver psycopg2.

@@ -1,20 +1,20 @@
-"""Whether the server of a connection is still the leader, where the URL names several servers.
+"""Checks that the server of a connection is still the leader, if the URL names several servers.
 
-A standby can be promoted while the old primary still accepts connections: when only the program that manages the old
-one hangs, such as Patroni. Its commits then wait forever for standbys that follow the new leader, and its reads are
+A standby can be promoted while the old primary still accepts connections, for example if only the Patroni of the old
+primary hangs. Commits on the old primary then wait forever for standbys that follow the new leader, and its reads are
 stale. The timeline decides between two primaries: each promotion begins a higher one (PostgreSQL's manual,
 "Timelines").
 
 The rule that keeps reads from being stale, for any number of processes that share nothing but the databases:
 
-1. A connection is used only if its server has passed a check within the last ``CHECK_SECONDS``. It passes if a
+1. A connection is used only if its server has passed a check within the last ``CHECK_SECONDS``. A server passes if a
    standby receives its WAL, or if no other server is a primary with a higher timeline.
 2. A server that does not pass is abandoned. All connections to it are replaced, and new ones try it last.
 3. When a process finds that another server than before can commit, because it has a standby or has just committed,
-   the process waits for ``SETTLE_SECONDS`` before it responds. By then, all others have checked their own servers.
+   the process waits for ``SETTLE_SECONDS`` before it responds. By then, all other processes have checked their servers.
 
-It needs replication in which a new leader cannot commit before all standbys have left the old one: three nodes under
-Patroni with ``synchronous_mode_strict``, for example.
+The rule requires that a new leader cannot commit before all standbys have left the old one. An example is three nodes
+under Patroni with ``synchronous_mode_strict``.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from project.database import connecting, hosts, libpq
 
 CHECK_SECONDS = 0.15
 SETTLE_SECONDS = 0.3  # more than CHECK_SECONDS: a process may pause between a check and its statement
-PROBE_SECONDS = 0.25  # for another server to say whether it is a primary
+PROBE_SECONDS = 0.25  # for another server to report whether it is a primary
 SKIP_SECONDS = 5.0  # for which a server that timed out is not probed
 POSITION = (
     'SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,'
@@ -43,10 +43,10 @@ _settled: dict[libpq.Server, float] = {}  # the leader, and the end of the wait 
 
 
 def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any]) -> bool:
-    """Return whether another server is the leader in place of this one.
+    """Return whether another server is now the leader instead of this one.
 
     :param connection: the psycopg2 connection, idle.
-    :param server: which it is connected to.
+    :param server: the server to which it is connected.
     :param arguments: those of ``psycopg2.connect()``, with all servers.
     :raises psycopg2.Error: the server did not respond, or closed the connection.
     """
@@ -74,17 +74,17 @@ def is_abandoned(connection: Any, server: libpq.Server, arguments: dict[str, Any
 
 
 def suspect(server: libpq.Server) -> None:
-    """Let the next check of a server look at the others, too: a write to it has timed out."""
+    """Let the next check of a server include the other servers, because a write to it has timed out."""
     if _checked.get(server) != inf:
         _suspects.add(server)
         _checked[server] = -inf
 
 
 def settle(server: libpq.Server) -> bool:
-    """Wait until rows of a server that can commit may be shown, and its commits acknowledged.
+    """Wait until rows of a server that can commit may be returned, and its commits acknowledged (rule 3).
 
-    :param server: which has a standby, or has just committed.
-    :returns: whether that took time.
+    :param server: a server that has a standby, or has just committed.
+    :returns: whether this function waited.
     """
     if _checked.get(server) == inf:
         return False

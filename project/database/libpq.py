@@ -26,7 +26,7 @@ VARIABLES = {
 
 
 class Server(NamedTuple):
-    """A server that libpq would try. A text is empty where libpq's built-in default is in force."""
+    """A server that libpq would try. An empty text stands for libpq's built-in default."""
 
     host: str
     hostaddr: str
@@ -34,7 +34,7 @@ class Server(NamedTuple):
 
 
 def parameters(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the parameters in :data:`VARIABLES` that are in force, and all others that are given.
+    """Return the effective parameters of :data:`VARIABLES`, and all others that are given.
 
     :param arguments: those of ``psycopg2.connect()``.
     :raises psycopg2.Error: libpq has no such parameter, or the service file does not define the service.
@@ -52,7 +52,7 @@ def servers(found: Mapping[str, str]) -> list[Server]:
     """Return the servers in the order in which libpq would try them.
 
     :param found: as :func:`parameters` returned them.
-    :raises psycopg2.OperationalError: the numbers of hosts, addresses and ports do not fit.
+    :raises psycopg2.OperationalError: the numbers of hosts, addresses and ports differ.
     """
     hosts, addresses, ports = (found.get(name, '').split(',') for name in ('host', 'hostaddr', 'port'))
     count = len(addresses if found.get('hostaddr') else hosts)

@@ -1,10 +1,10 @@
 """Unpaginated lists, read in parts: many slow clients on few connections.
 
-While the pool has a free connection, a stream has one to itself. On PostgreSQL further streams share those. They need
-not wait for the clients of the others, since a cursor costs its connection nothing while its client reads. Each stream
-is a snapshot of its own: in a transaction that is READ COMMITTED, a cursor sees the table as it was when the cursor was
-declared ("Transaction Isolation" and "DECLARE" in PostgreSQL's manual). On SQLite, where all cursors of a connection
-see the same snapshot, each stream has a connection of its own, which is an open file.
+While the pool has a free connection, a stream has its own. On PostgreSQL further streams share connections. They need
+not wait for each other's clients, since a cursor does not occupy its connection while its client reads. Each stream is
+a snapshot of its own: in a READ COMMITTED transaction, a cursor reads the table as it was when the cursor was declared
+("Transaction Isolation" and "DECLARE" in PostgreSQL's manual). On SQLite, all cursors of a connection read the same
+snapshot. So each stream has a connection of its own, which is an open file.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Streams:
                     part = [result.fetchmany(size)]
                 if not part[0]:
                     return
-                yield part.pop()  # which leaves no rows in memory while the client reads
+                yield part.pop()  # so that no rows stay in memory while the client reads
             raise DeadlineExceeded
         finally:
             with deadline(self._part_seconds):
@@ -100,9 +100,9 @@ class Streams:
 class SharedConnection:
     """A connection, in one transaction, that streams use in turn.
 
-    :param engine: it connects when it is used first.
-    :ivar streams: the number of streams that use it.
-    :ivar is_broken: whether it can be used no more.
+    :param engine: the engine, which connects at the first use.
+    :ivar streams: the number of streams that use the connection.
+    :ivar is_broken: whether the connection has failed.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -114,7 +114,7 @@ class SharedConnection:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Connection]:
-        """Give one stream the connection. After an error the streams that share it have ended, too.
+        """Give one stream the connection. An error ends all streams that share it.
 
         :raises DatabaseError: the database could not run a statement.
         """

@@ -21,7 +21,7 @@ export const Row = memo(function Row({ user, created, isOpen, isNew }: Props) {
   function open(event: MouseEvent) {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
-    // Going from one user to the next adds no history entry, so that Back closes the panel.
+    // A change from one user to another adds no history entry, so that Back closes the panel.
     show({ user: id }, parseView(location.search).user !== null);
   }
 

@@ -9,7 +9,7 @@ interface Props {
   mine: User | null;
   /** The user before the reader's changes. */
   seen: User;
-  /** The user as stored now, with the changes of somebody else. */
+  /** The user as stored now, with the changes of another client. */
   current: User;
   saveLabel: string;
   /** Called with all fields of the reader's version. */
@@ -18,7 +18,7 @@ interface Props {
   onClose: () => void;
 }
 
-/** The dialog that shows two versions of a user, of which the reader chooses one. */
+/** The dialog that shows two versions of a user. The reader chooses one of them. */
 export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep, onClose }: Props) {
   const { username, email, active } = mine ?? seen;
   return (

@@ -25,7 +25,7 @@ function warn(event: Event): void {
 /**
  * Remove a user from the lists now, and from the service later unless the reader undoes it.
  *
- * @param onConflict Called if somebody else has changed the user.
+ * @param onConflict Called if another client has changed the user.
  */
 export function removeLater(client: QueryClient, version: Version, onConflict: (conflict: Conflict) => void): void {
   const { user } = version;

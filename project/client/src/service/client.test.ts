@@ -109,7 +109,7 @@ describe('changes', () => {
     expect(requests[0]?.headers.get('If-Match')).toBe('"old"');
   });
 
-  test('conflict with changes of somebody else', async () => {
+  test('conflict with changes of another client', async () => {
     respondWith(CHANGED, one({ username: 'theirs' }));
     expect(await failure(changeUser(1, '"old"', { username: 'mine' }))).toEqual(
       new Conflict({ user: user(1, { username: 'theirs' }), etag: '"new"' }),

@@ -5,7 +5,7 @@ import type { paths } from '../contract';
 import { foreign, fromResponse, noResponse, ServiceError, type Failure } from './errors';
 import * as token from './token';
 
-/** Where the service is: as the page was built, else where the page is, which may be below a path. */
+/** The URL of the service: the one that the page was built with, else that of the page, which may be below a path. */
 export const SERVICE_URL =
   ((import.meta.env.REACT_APP_USERS_SERVICE_URL ?? '').trim() || new URL('.', location.href).href).replace(/\/+$/, '');
 const TIMEOUT_SECONDS = 10;

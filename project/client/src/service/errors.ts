@@ -1,6 +1,6 @@
-/** The kind of a failure, by which the page chooses what it offers. */
+/** The kind of a failure, by which the page chooses the buttons that it shows. */
 export type Kind =
-  /** The service rejected what was sent; `errors` may name the fields. */
+  /** The service rejected the request; `errors` may name the fields. */
   | 'rejected'
   /** The service requires a token, and the reader entered none. */
   | 'token'
@@ -103,7 +103,7 @@ function sentences(errors: Record<string, string>): Record<string, string> {
   ]));
 }
 
-/** Returns what was thrown as a `ServiceError`. */
+/** Returns a thrown value as a `ServiceError`. */
 export function asServiceError(thrown: unknown): ServiceError {
   if (thrown instanceof ServiceError) return thrown;
   return new ServiceError('foreign', 'Something went wrong on this page.', { hint: String(thrown) });

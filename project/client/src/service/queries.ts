@@ -31,7 +31,7 @@ export function makeQueryClient(): QueryClient {
         networkMode: 'always',
         retry: (_, error) => isTemporary(error),
         retryDelay,
-        // Loaded users are not fetched again. If-Match detects changes of others, and Refresh fetches anew.
+        // Loaded users are not fetched again. If-Match detects changes of others, and Refresh fetches them again.
         staleTime: Infinity,
         // Lists that are no longer shown are fetched again when they are shown.
         gcTime: 0,

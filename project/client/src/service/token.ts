@@ -38,7 +38,7 @@ function change(next: Partial<State>): void {
     if (state.token === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, state.token);
   } catch {
-    // As above.
+    // Storage is blocked, as in the function above.
   }
   listeners.forEach((listener) => { listener(); });
 }

@@ -71,7 +71,7 @@ export async function addUser(body: { username: string; email: string }): Promis
   return { user: data.data, message: data.message };
 }
 
-/** Somebody else has changed the user; `current` is the stored version. */
+/** Another client has changed the user; `current` is the stored version. */
 export class Conflict extends Error {
   constructor(readonly current: Version) {
     super('The user has changed since it was read.');
@@ -81,7 +81,7 @@ export class Conflict extends Error {
 /**
  * Change a user if the stored version still has this entity tag.
  *
- * @throws {Conflict} Somebody else has changed the user in another way. The same change is a success.
+ * @throws {Conflict} Another client has changed the user in another way. The same change is a success.
  */
 export async function changeUser(id: number, etag: string, body: Changes): Promise<Version> {
   const header = { 'If-Match': etag };
@@ -99,7 +99,7 @@ export async function changeUser(id: number, etag: string, body: Changes): Promi
 /**
  * Remove a user if the stored version still has this entity tag. It is a success if the user no longer exists.
  *
- * @throws {Conflict} Somebody else has changed the user.
+ * @throws {Conflict} Another client has changed the user.
  */
 export async function removeUser(id: number, etag: string): Promise<void> {
   try {

@@ -5,7 +5,7 @@ interface Props {
   title: ReactNode;
   onClose: () => void;
   children: ReactNode;
-  /** For a question that the reader must answer. Screen readers read such a dialog as a whole. */
+  /** For a decision that the reader must make. Screen readers read such a dialog as a whole. */
   role?: 'alertdialog';
   wide?: boolean;
 }

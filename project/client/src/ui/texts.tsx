@@ -1,6 +1,6 @@
 import { Fragment } from 'react';
 
-// After each dot but the last one: 'example.com' stays together.
+// After each dot except the last one, so that 'example.com' stays together.
 const LABELS = /(?<=\.)(?=.*\.)/;
 
 /** An email. Lines break before its @ and after its dots only. */
