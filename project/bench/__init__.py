@@ -1,7 +1,7 @@
 """Measure the service over HTTP: gunicorn as in production, on temporary databases.
 
-The figure to compare is the CPU time of a request, of the service and of PostgreSQL together. Requests per second and
-latencies depend on what else the machine does, which includes the clients of the measurement.
+Compare the CPU time of a request, of the service and of PostgreSQL together. Requests per second and latencies also
+depend on the other load of the machine, which includes the clients of the measurement.
 """
 
 import contextlib

@@ -98,7 +98,7 @@ class Connection:
         return self._missing == 0
 
     def again(self):
-        """Connect again, after the service has closed the connection or has not responded in time."""
+        """Connect again after the service has closed the connection or has not responded in time."""
         self.socket.close()
         self.socket = self._connect()
 

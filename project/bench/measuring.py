@@ -1,4 +1,4 @@
-"""The workloads, and how one of them is measured."""
+"""The workloads, and the measurement of one of them."""
 
 import contextlib
 import http.client

@@ -171,7 +171,7 @@ def backends_cpu():
         pids = connection.scalars(text('SELECT pid FROM pg_stat_activity WHERE datname = current_database()')).all()
     try:
         if str(db.engine.url.database).encode() not in Path(f'/proc/{own}/cmdline').read_bytes():
-            return None  # a process of this machine that has the same number
+            return None  # another process of this machine with the same id
         server = _stat(own)[1]
         # The server process has the times of all ended processes. Those of other databases should be idle.
         ended = sum(map(int, _stat(server)[13:15])) / os.sysconf('SC_CLK_TCK')

@@ -8,8 +8,8 @@ function problemWith(address: string): string {
   if (!address) return '';
   const url = URL.canParse(address) ? new URL(address) : undefined;
   if (!url || !['http:', 'https:'].includes(url.protocol)) return 'must start with http:// or https://, such as http://localhost:5001';
-  if (url.username || url.password) return 'must not hold a user name or password, which every visitor could read, such as http://localhost:5001';
-  if (url.search || url.hash) return 'must not hold a ? or #, such as http://localhost:5001';
+  if (url.username || url.password) return 'must not contain a user name or password, which every visitor could read, such as http://localhost:5001';
+  if (url.search || url.hash) return 'must not contain a ? or #, such as http://localhost:5001';
   return '';
 }
 

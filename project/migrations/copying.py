@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, event, text
 
 # The prefix that Alembic gives the copy.
 COPY = '_alembic_tmp_'
-# Of -2 as the number of its column, an index is on an expression.
+# A column number of -2 means that the index is on an expression.
 INDEXES = text(
     'SELECT name, sql, EXISTS (SELECT 1 FROM pragma_index_xinfo(sqlite_master.name) WHERE cid = -2) FROM sqlite_master'
     " WHERE type = 'index' AND tbl_name = :table AND sql IS NOT NULL"
@@ -17,7 +17,7 @@ INDEXES = text(
 
 @contextmanager
 def complete_copies(connection: Connection) -> Iterator[Callable[..., None]]:
-    """Let a copy keep what SQLAlchemy does not reflect: AUTOINCREMENT, its counter, expressions and DESC in indexes.
+    """Add to a copy what SQLAlchemy does not reflect: AUTOINCREMENT, its counter, expressions and DESC in indexes.
 
     Without them a new user could get the id of a deleted one, or the email of another, and lists would be slow.
 

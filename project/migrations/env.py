@@ -15,7 +15,7 @@ from project import readiness
 from project.migrations.copying import complete_copies
 from project.migrations.writing import complete_script, render_item
 
-# The number is arbitrary; nothing else in the database may lock it.
+# The number is arbitrary. Nothing else in the database may lock it.
 LOCK = 'SELECT pg_advisory_xact_lock(7463921)'
 # On SQLite, SQLAlchemy cannot read the expression of an index such as lower(email). On PostgreSQL it compares it.
 warnings.filterwarnings('ignore', 'Skipped unsupported reflection of expression-based index')
@@ -101,7 +101,7 @@ def run_on_postgresql(connection: Connection, *on_version_apply: Callable[..., N
     """Run the migrations in one transaction."""
     configure(reject_encoding(connection), *on_version_apply, connection=connection)
     with context.begin_transaction():
-        # Of instances that start together, one upgrades. The others wait for its lock, and then have nothing to do.
+        # If several instances start together, one upgrades. The others wait for its lock, and then have nothing to do.
         connection.execute(text(LOCK))
         context.run_migrations()
 

@@ -48,7 +48,7 @@ class Loaded:
 
 
 def load(name: str, stop: bool = False) -> Loaded:
-    """Add the users of a file, each with its id and its time of creation.
+    """Add the users of a file with their ids and times of creation.
 
     Each batch is a transaction, so that its users stay if a later line is rejected or the run is interrupted. A second
     run skips them and adds the rest. A line is rejected if it is not a user, or if another user has its id or its
@@ -107,7 +107,7 @@ def _opened(name: str) -> Iterator[tuple[Any, int, Callable[[], int]]]:
 
 
 def _batches(file: Any) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the lines of a file, numbered from 1, in lists; of a damaged file, the readable lines before the error."""
+    """Yield lists of numbered lines, starting at 1. If the file is damaged, yield the readable lines, then raise."""
     numbered = enumerate(_lines(file), 1)
     while True:
         batch = []
@@ -123,7 +123,7 @@ def _batches(file: Any) -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _lines(file: Any) -> Iterator[bytes]:
-    """Yield the lines of a file. Of a line that is too long, yield only the beginning."""
+    """Yield the lines of a file. If a line is too long, yield only its beginning."""
     while line := file.readline(MAX_LINE):
         yield line
         while len(line) == MAX_LINE and not line.endswith(b'\n'):
@@ -175,7 +175,7 @@ def _add(connection: Connection, users: dict[int, dict[str, Any]]) -> tuple[int,
             differing = ' and '.join(name for name in user if user[name] != other[name])
             rejected[line] = f'the user with the id {user["id"]} already exists, with another {differing}'
         else:
-            # One of the other unique columns.
+            # Another user has the value of another unique column.
             names = dict.fromkeys(name for columns in User.unique().values() for name in columns)
             rejected[line] = f'another user has its {" or ".join(names)}'
     return existing, rejected

@@ -32,7 +32,7 @@ OLD = sa.table(
     sa.column('active', sa.Boolean),
     sa.column('created_at', sa.DateTime),
 )
-# As a text: Python has no datetime for the infinities, nor for the years before 1 and after 9999.
+# As a text, because Python has no datetime for the infinities and for years before 1 and after 9999.
 ROWS = sa.select(
     OLD.c.id, OLD.c.username, OLD.c.email, OLD.c.active, sa.cast(OLD.c.created_at, sa.String).label('created_at')
 ).order_by(OLD.c.id)
@@ -58,7 +58,7 @@ def upgrade() -> None:
         copy(connection, users)
         continue_sequence(connection)
         op.drop_table('user')
-    # In the locale of the database, lower() would take some letters for equal that refuse_clashes() tells apart.
+    # In the locale of the database, lower() would make some letters equal that reject_clashes() distinguishes.
     lower = 'lower(email COLLATE "C")' if op.get_context().dialect.name == 'postgresql' else 'lower(email)'
     op.create_index('users_email_key', 'users', [sa.text(lower)], unique=True)
     newest_first = [sa.text('created_at DESC'), sa.text('id DESC')]
@@ -120,7 +120,7 @@ def continue_sequence(connection: sa.Connection) -> None:
     if connection.dialect.name == 'postgresql':
         sequence = connection.scalar(sa.text("SELECT pg_get_serial_sequence('\"user\"', 'id')"))
         # After setval(sequence, id, false) the next id is last_value itself. None if the column owns no sequence.
-        # PostgreSQL has returned the name quoted, if it needs quotes.
+        # PostgreSQL returns the name quoted if it needs quotes.
         given = f'SELECT last_value - 1 + is_called::int FROM {sequence}'  # noqa: S608  # nosec B608
         given = given if sequence else 'SELECT 0'
         continuing = ["SELECT setval(pg_get_serial_sequence('users', 'id'), :last)"]

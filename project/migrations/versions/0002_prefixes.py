@@ -29,7 +29,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove the index on usernames. That on emails stays: in the locale of the database, some emails could clash."""
+    """Remove the index on usernames. Keep the one on emails: in the locale of the database, some emails could clash."""
     op.drop_index('users_username_prefix_idx', 'users')
 
 

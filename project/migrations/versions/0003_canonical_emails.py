@@ -26,7 +26,7 @@ def upgrade() -> None:
         return
     others = sa.select(USERS).order_by(USERS.c.id).execution_options(yield_per=1000)
     connection = op.get_bind()
-    # Few emails have another form, so that the ids of those, and of users who clash with them, fit into memory.
+    # Few emails have another form, so the ids of those users, and of users who clash with them, fit into memory.
     forms = {id: form for id, email in connection.execute(others) if (form := canonical(email)) != email.lower()}
     if not forms:
         return

@@ -85,7 +85,7 @@ def nearest() -> str:
 
 
 def nearest_text(value: object) -> str:
-    """Return the timestamp nearest to a value that SQLite has stored; the earliest for what is no time."""
+    """Return the timestamp nearest to a value that SQLite has stored; the earliest one if the value is no time."""
     text = str(value)
     try:
         return to_text(datetime.fromisoformat(text))
