@@ -163,14 +163,14 @@ def parse(text: str | URL, variable: str) -> URL:
         libpq_only = LIBPQ_ONLY.fullmatch(text) if isinstance(text, str) else None
         url = _from_libpq(libpq_only[1]) if libpq_only else make_url(text)
     except (ArgumentError, ValueError, psycopg2.Error):
-        raise config.SettingsError(f'{variable} is no URL such as {EXAMPLE}') from None
+        raise config.SettingsError(f'{variable} must be a URL such as {EXAMPLE}') from None
     if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
         url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
         try:
             libpq.servers(libpq.parameters(connect_arguments(url)))
         except (ArgumentError, TypeError, psycopg2.Error) as error:
             reason = ' '.join(str(error).split())
-            raise config.SettingsError(f'{variable} cannot be used: {reason}; it may be such as {EXAMPLE}.') from None
+            raise config.SettingsError(f'{variable} cannot be used: {reason}; use a URL such as {EXAMPLE}.') from None
         return url
     name = url.database or ':memory:'
     # A name that begins with "file:" is a URL of SQLite's own, which has many forms for one file.
