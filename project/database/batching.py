@@ -157,7 +157,7 @@ class Batcher:
             self._leave(key, lane, call)
             raise
         batch, later = [], []
-        with self._lock:  # a call that leaves from here on has been sent all the same
+        with self._lock:  # a call that leaves after this is part of the batch all the same
             for member in lane.waiting:
                 fits = member.end <= call.end + SLACK_SECONDS and len(batch) < MAX_CALLS
                 (batch if fits else later).append(member)

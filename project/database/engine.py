@@ -61,7 +61,7 @@ def configure(app: Flask) -> None:
     app.config['SQLALCHEMY_ENGINE_OPTIONS'] = options
     app.config['SQLALCHEMY_BINDS'] = {
         'reads': autocommit,
-        # The begin event in sqlite.py is what waits for the write lock.
+        # The begin event in sqlite.py waits for the write lock.
         'writes': dict(autocommit if on_postgresql else transactions),
         # PostgreSQL's server-side cursors need a transaction, and READ COMMITTED gives each a snapshot of its own.
         # SQLite's transactions would block writers.

@@ -1,4 +1,4 @@
-"""Reading by the driver, for the SELECT statements of requests."""
+"""Runs the SELECT statements of requests by the driver."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -42,7 +42,7 @@ def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], 
         if disconnected or isinstance(error, Disconnected):
             connection.invalidate(reason)
             if discard_pool:
-                discard_older(engine)  # each of the others would cost a request its deadline
+                discard_older(engine)  # each of the others would use up the deadline of a request
         raise error from None
     finally:
         if connection is not None:
@@ -51,6 +51,6 @@ def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], 
 
 @cache
 def compiled(statement: Compilable, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """Return the SQL of a statement, and the values that it contains itself, such as SQLite's OFFSET 0."""
+    """Return the SQL of a statement, and the values that are part of the statement, such as SQLite's OFFSET 0."""
     result = statement.compile(dialect=dialect)
     return str(result), {name: value for name, value in result.params.items() if value is not None}

@@ -1,4 +1,4 @@
-"""SQLite: the settings of each connection, and its write lock, for which transactions wait in turn."""
+"""SQLite: the settings of each connection, and the write lock, for which transactions wait in turn."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from project.database import connecting
 from project.database.errors import DeadlineExceeded, RolledBack, translate
 
 PAUSE_SECONDS = 0.0005  # between two tries to take the write lock
-TURN_SECONDS = 0.002  # in which another worker takes the lock that this one had to wait for
+TURN_SECONDS = 0.002  # for another worker to take the lock after this one had to wait for it
 
 _waited: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
 
@@ -20,9 +20,9 @@ def set_pragmas(connection: Any, record: Any) -> None:
     """Configure a new connection.
 
     :param connection: the connection of the driver.
-    :param record: SQLAlchemy's record of it.
+    :param record: SQLAlchemy's record of the connection.
     """
-    # Transactions are begun by begin_immediate: the driver would begin them late, and not at all before DDL.
+    # begin_immediate() begins transactions: the driver would begin them late, and not at all before DDL.
     connection.isolation_level = None
     # The default of "synchronous", FULL, stays: an acknowledged write survives a power cut.
     for pragma in ('busy_timeout=3000', 'journal_mode=WAL', 'foreign_keys=ON'):
@@ -38,7 +38,7 @@ def begin_immediate(connection: Connection) -> None:
     SQLite does not queue those who wait, so that a busy worker could take the lock again and again. After a worker had
     to wait for the lock, it leaves the lock to the others for ``TURN_SECONDS``, once.
 
-    :param connection: the connection, whose transaction begins.
+    :param connection: the connection whose transaction begins.
     :raises DeadlineExceeded: other processes had the lock all the time.
     """
     end = connecting.end_of_call()

@@ -102,7 +102,7 @@ class LeadershipTest(BaseTestCase):
             self.assertEqual(503, self.name())
             self.assertEqual('new', self.name())
 
-    def test_connection_that_ends_in_its_check_is_replaced(self):
+    def test_connection_that_ends_during_its_check_is_replaced(self):
         self.assertEqual(201, self.post())
         self.old.check = lambda: None
         self.old.reject = error('57P03')
@@ -145,7 +145,7 @@ class LeadershipTest(BaseTestCase):
             self.name()
             self.assertEqual(checks, self.new.checks)
 
-    def test_leader_that_comes_back_is_a_new_leader(self):
+    def test_leader_that_returns_is_a_new_leader(self):
         self.promote()
         self.assertEqual('new', self.name())
         self.new.check = lambda: rows(['00000002', False])

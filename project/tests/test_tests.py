@@ -1,4 +1,4 @@
-"""The command test; ``test_lesson`` starts it in a process of its own."""
+"""The command ``test``. ``test_lesson`` starts it in a process of its own."""
 
 import os
 import re
@@ -51,7 +51,7 @@ class RunTestsTest(CommandTestCase):
                 self.run_command('test', f'test_commands.{name}', code=line)
 
     def check_one_line(self, test_url, line):
-        """Check that the tests are not run on this database, for a reason that is one line."""
+        """Check that the tests do not run on this database, and that the reason is one line."""
         with (
             mock.patch.object(config.TestingConfig, 'SQLALCHEMY_DATABASE_URI', test_url),
             mock.patch('unittest.TextTestRunner.run') as run,

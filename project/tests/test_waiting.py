@@ -1,4 +1,4 @@
-"""Waiting for the database, which commands do at their start."""
+"""Commands wait for the database at their start."""
 
 import re
 import socket
@@ -16,12 +16,12 @@ from project.tests.test_commands import CommandTestCase
 
 class WaitingTest(CommandTestCase):
     def connect_with(self, *errors):
-        """Let connecting fail with these messages of libpq, one after the other, and work after that."""
+        """Let connecting fail with these messages of libpq, one after the other, and then succeed."""
         connect, outcomes = db.engine.connect, [OperationalError('', {}, Exception(error)) for error in errors[::-1]]
         self.enterContext(mock.patch.object(db.engine, 'connect', lambda: raise_first(outcomes) or connect()))
         return self.enterContext(mock.patch('time.sleep'))
 
-    def test_server_that_starts_is_waited_for_which_is_announced_once(self):
+    def test_command_waits_for_a_server_that_starts_and_reports_it_once(self):
         prefix = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         sleep = self.connect_with(
             f'{prefix}Connection refused\n\tIs the server running?',
@@ -79,7 +79,7 @@ class WaitingTest(CommandTestCase):
         words = r'\ACannot connect to the database .*test_waiting\.py: file is not a database\Z'
         self.assert_reported(f'sqlite:///{__file__}', words)
 
-    def test_server_that_does_not_respond_is_waited_for(self):
+    def test_command_waits_for_a_server_that_does_not_respond(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 0.1))
         server = self.enterContext(FakePostgres())
@@ -87,7 +87,7 @@ class WaitingTest(CommandTestCase):
         words = rf'\ANo database after 0 s: users at 127\.0\.0\.1:{server.port}: .*did not respond in time\Z'
         self.assert_reported(server.url, words)
 
-    def test_server_that_refuses_connections_is_waited_for(self):
+    def test_command_waits_for_a_server_that_rejects_connections(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         words = r'\ANo database after 0 s: users at 127\.0\.0\.1:1, localhost:1: Connection refused\Z'
         self.assert_reported('postgres://u:secret@/users?host=127.0.0.1:1&host=localhost:1', words)

@@ -96,7 +96,7 @@ def _opened(name: str) -> Iterator[tuple[Any, int, Callable[[], int]]]:
     with open(sys.stdin.fileno() if name == '-' else name, 'rb', closefd=name != '-') as file:
         compressed, by_name = file.peek(2)[:2] == GZIP_MAGIC, name.endswith('.gz')
         if compressed and not by_name:
-            raise TransferError(f'{name}: is compressed, so its name must end in .gz; to load it from stdin, unpack it with gunzip.')
+            raise TransferError(f'{name}: is compressed, so its name must end in .gz; unpack it with gunzip for stdin.')
         if by_name and not compressed:
             raise TransferError(f'{name}: is not a gzip file.')
         with gzip.open(file) if by_name else contextlib.nullcontext(file) as lines:

@@ -1,8 +1,8 @@
 """Attacks on resources, on gunicorn alone and behind nginx: slow and endless requests, slow readers.
 
 ``python manage.py test attack attack_costs attack_requests`` takes about a minute, most of which is waiting for
-deadlines. It needs nginx (on Debian ``apt-get install nginx-light``). ``docs/security.md`` lists the limits that these
-tests check.
+deadlines. It needs nginx (on Debian ``apt-get install nginx-light``). ``docs/security.md`` lists the protections
+without which each test fails.
 """
 
 import contextlib

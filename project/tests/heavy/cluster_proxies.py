@@ -15,7 +15,7 @@ class ProxyCase(ClusterCase):
     """The service knows only a proxy, which forwards to the leader."""
 
     def serve_behind(self, bouncer):
-        """Start HAProxy, PgBouncer before it if it is wanted, and the service."""
+        """Start HAProxy, optionally PgBouncer in front of it, and the service."""
         proxy = HAProxy(self.directory, self.patroni)
         port = proxy.port
         for program in (proxy, *([PgBouncer(self.directory, port)] if bouncer else [])):

@@ -71,7 +71,7 @@ class LitestreamTest(FaultCase):
         return self.emails(restored)
 
     def wait_for_sync(self, emails):
-        """Wait until the replica has these users, and return all that it has."""
+        """Wait until the replica has these users, and return all its users."""
         wait_until(lambda: set(emails) <= set(self.restore()), SLACK_SECONDS, 'Litestream has synced')
         return self.restore()
 
@@ -110,7 +110,7 @@ class LitestreamTest(FaultCase):
             self.server.start()
         self.assertEqual(self.emails(self.file), self.wait_for_sync(acknowledged))
 
-    def test_killed_workers_lose_no_user_and_replication_goes_on(self):
+    def test_killed_workers_lose_no_user_and_replication_continues(self):
         master = self.server.workers()[0]
         with Writers(self.server, 8, 0) as writers:
             for number in range(1, 5):

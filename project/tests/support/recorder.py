@@ -50,7 +50,7 @@ class Recorder:
         return self._write('remove', 'DELETE', user_id, None)
 
     def read(self, user_id: int | None = None) -> Response:
-        """Read a user, by default one of the latest, since a server that is behind lacks these."""
+        """Read a user, by default one of the latest, since these are missing on a server that lags."""
         user_id = user_id or random.choice(self.existing[-20:])
         return self._read(f'/users/{user_id}', user_id, complete=False)
 
