@@ -147,7 +147,7 @@ class Connection:
             self._headers = data
             return
         data, self._headers = self._headers + data, b''
-        # gevent's sendall() asks the kernel for the size of its buffer first, which takes 2 % of a request.
+        # gevent's sendall() first reads the size of the kernel's buffer, which takes 2 % of a request.
         if (sent := self._sock.send(data)) < len(data):
             self._sock.sendall(memoryview(data)[sent:])
 

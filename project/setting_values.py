@@ -1,4 +1,4 @@
-"""The values of settings: each function checks the text of one kind of setting, and returns what it means.
+"""The values of settings. Each function checks the text of one kind of setting, and returns its value.
 
 White space around a value is ignored. A message names the setting and shows a valid value. It never contains the
 invalid value, which may be secret.

@@ -28,7 +28,7 @@ def add(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def change(user_id: int, values: Mapping[str, Any], unless_changed: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Change a user and return it as it is now, or None if there is no such user any more.
+    """Change a user and return its new state, or None if the user does not exist or has another state.
 
     :param values: the new values by column.
     :param unless_changed: make the change only if the user still equals this dict.

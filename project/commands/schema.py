@@ -70,7 +70,7 @@ def upgrade(revision: str, x_arg: list[str] | None, sql: bool) -> None:
 @db_manager.option('revision', nargs='?', default='-1')
 @db_manager.option('--force', action='store_true', help='allow it in production, and if there are users')
 def downgrade(revision: str, force: bool) -> None:
-    """Undo the last migration, and destroy the tables and columns that it made.
+    """Undo the last migration, and drop the tables and columns that it made.
 
     :param revision: the revision to downgrade to; ``-1`` is the previous one.
     :param force: allow it in production, and if there are users.

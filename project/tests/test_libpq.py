@@ -102,11 +102,11 @@ class ConnectingTest(LibpqTestCase):
         self.assertEqual(self.other.connected, 0)
 
 
-class RefusedTest(LibpqTestCase):
+class RejectedTest(LibpqTestCase):
     def test_url_that_libpq_rejects_is_rejected_at_start(self):
         for url, variables, words in (
             ('postgres://h/d?colour=blue', {}, 'colour'),
-            ('postgres://a:1,b:2/d?colour=blue', {}, 'no URL'),
+            ('postgres://a:1,b:2/d?colour=blue', {}, 'must be a URL'),
             ('postgres://a,b,c/d?port=1,2', {}, 'hosts and ports'),
             ('postgres://a,b/d?hostaddr=10.0.0.1', {}, 'differ'),
             ('postgres:///d?service=two', {}, "'two'.*PGSERVICEFILE"),

@@ -302,7 +302,7 @@ class DocsTest(BaseTestCase):
         self.assertGreaterEqual({link.removeprefix('docs/') for link in links}, system.DOCS_ASSETS.keys())
         for link in links:
             with self.subTest(link=link):
-                # Relative to /docs, without a slash: as it is to /some/path/docs.
+                # Relative to /docs without a slash, and so to /some/path/docs, too.
                 self.assertRegex(link, '^[a-z]')
                 self.assertNotIn(':', link)
                 self.assertEqual(self.client.get(f'/{link}').status_code, 200)

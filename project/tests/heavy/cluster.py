@@ -52,7 +52,7 @@ class TwoPrimariesTest(ClusterCase):
             self.assertLess(first, MOVE_SECONDS)
 
 
-class FrozenStandbyTest(ClusterCase):
+class PausedStandbyTest(ClusterCase):
     def test_one_standby_paused_with_24_writers(self):
         self.serve()
         with self.load(writers=24):

@@ -103,7 +103,7 @@ class ProcessCase(unittest.TestCase):
 
 class FirstStartTest(ProcessCase):
     def test_first_start_makes_the_database_and_serves(self):
-        # In a group of its own, since the reloader has a child. Windows has no groups.
+        # In its own process group, since the reloader has a child. Windows has no process groups.
         options = [] if hasattr(os, 'killpg') else ['--no-reload']
         process = subprocess.Popen(
             **self.command('runserver', '-p', '0', *options, PYTHONUNBUFFERED='1'),

@@ -323,7 +323,7 @@ class ServingTest(FaultCase):
         clients = 8
         with Load(lambda: self.server.get(self.path), clients, 0.005) as load:
             for _ in range(2):
-                wait_until(lambda: len(self.server.workers()) == 2, 10, 'both workers are there')
+                wait_until(lambda: len(self.server.workers()) == 2, 10, 'both workers run')
                 since = time.monotonic()
                 wait_until(lambda since=since: len(load.statuses(since)) > 100, 10, 'the clients get responses')
                 os.kill(self.server.workers()[0], signal.SIGKILL)
@@ -333,7 +333,7 @@ class ServingTest(FaultCase):
         self.assertLessEqual(len(load.failures), 2 * clients)
         self.assertEqual([], [at for at, _ in load.failures if killed + 0.5 < at])
         self.assertEqual({200}, set(load.statuses()))
-        wait_until(lambda: len(self.server.workers()) == 2, 10, 'both workers are there')
+        wait_until(lambda: len(self.server.workers()) == 2, 10, 'both workers run')
 
 
 def send_all(sock, data):

@@ -16,9 +16,9 @@ from project.tests.support.patroni import PatroniCluster, shared_cluster
 from project.tests.support.recorder import Recorder
 from project.tests.support.servers import Server, wait_until
 
-RECOVERY_SECONDS = 1.0  # from when a leader can commit until a write succeeds, and the slowest /ping meanwhile
-MOVE_SECONDS = 3.0  # from the promotion of a second primary until a write succeeds
-FAILOVER_SECONDS = 60.0  # in which a leader is elected and has its standby
+RECOVERY_SECONDS = 1.0  # from the first possible commit of a leader to a successful write; also for the slowest /ping
+MOVE_SECONDS = 3.0  # from the promotion of a second primary to a successful write
+FAILOVER_SECONDS = 60.0  # until a leader is elected and has its standby
 
 
 def measured(what: str, seconds: float) -> None:

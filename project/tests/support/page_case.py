@@ -95,7 +95,8 @@ class PageTestCase(unittest.TestCase):
         self.errors: list[str] = []
         self.requests: list[tuple[str, str]] = []
         self.addCleanup(self.assert_clean, self.errors, self.requests)
-        # Chromium logs violations of the policy as errors, too. The page finds out with /users/0 what it may do.
+        # Chromium logs violations of the policy as errors, too. The page sends requests to /users/0 to find out whether
+        # changes are allowed.
         self.page.on('console', lambda message: self._log(message.type, message.text, message.location['url']))
         self.page.on('pageerror', lambda error: self.errors.append(str(error)))
         context.on('request', lambda request: self.requests.append((request.method, request.url)))

@@ -103,7 +103,7 @@ class Shell:
             return False
 
     def kill(self) -> None:
-        """End the shell, and what it has started: with job control, each job has a process group of its own."""
+        """End the shell and the jobs that it started. With job control, each job has its own process group."""
         listed = ['ps', '-o', 'pgid=', '-s', str(self.process.pid)]
         groups = subprocess.run(listed, check=False, capture_output=True, text=True).stdout
         for group in {int(number) for number in groups.split()}:
