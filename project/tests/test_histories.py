@@ -242,7 +242,7 @@ class DuplicatedUsers(MemoryService):
 
 
 class RecorderTest(unittest.TestCase):
-    """What the recorder records of a service, checked."""
+    """The checker, on histories that the recorder recorded."""
 
     def findings(self, service):
         """Return what the checker finds when all kinds of requests were sent to a service."""

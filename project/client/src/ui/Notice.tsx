@@ -43,7 +43,7 @@ function Countdown({ seconds }: { seconds: number }) {
   return left > 0 ? `The page tries again in ${left} s.` : 'The page is trying again…';
 }
 
-/** What is shown instead of an empty list. */
+/** The message in place of an empty list. */
 export function Empty({ title, children }: { title: string; children: ReactNode }) {
   return (
     <div className="empty">
