@@ -1,6 +1,7 @@
 """The service under gunicorn with several workers, and clients whose HTTP is malformed."""
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -15,6 +16,20 @@ from project.tests.base import BaseTestCase
 from project.tests.support.servers import HOST, SLACK_SECONDS, Server, needs_gunicorn
 
 CLIENTS = 100
+
+
+error_streams = []
+
+
+def look_at_gunicorn(environ, start_response):
+    """Respond with what this worker of gunicorn uses: the type of its server, and the number of its error streams."""
+    from gevent.server import StreamServer
+
+    error_streams.append(environ['wsgi.errors'])
+    servers = [type(one).__name__ for one in gc.get_objects() if isinstance(one, StreamServer)]
+    body = json.dumps({'servers': servers, 'error_streams': len({id(one) for one in error_streams})}).encode()
+    start_response('200 OK', [('Content-Type', 'application/json'), ('Content-Length', str(len(body)))])
+    return [body]
 
 
 def broken_app():
@@ -32,13 +47,14 @@ def broken_app():
 
 @needs_gunicorn
 class ServerTestCase(BaseTestCase):
-    served, workers = 'manage:app', 2
+    served, workers, changes = 'manage:app', 2, ''
 
     @classmethod
     def setUpClass(cls):
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
-        cls.server = Server(folder, url, app=cls.served, WEB_CONCURRENCY=str(cls.workers), LOG_LEVEL='CRITICAL')
+        environ = {'WEB_CONCURRENCY': str(cls.workers), 'LOG_LEVEL': 'CRITICAL'}
+        cls.server = Server(folder, url, app=cls.served, config=cls.changes, **environ)
         cls.addClassCleanup(cls.server.kill)
         cls.server.start()
 
@@ -247,3 +263,16 @@ class BrokenServerTest(ServerTestCase):
         with self.assertRaises(ValueError):
             json.loads(raised.exception.partial)
         self.assertEqual(self.server.get('/ping').status, 200)
+
+
+class ReplacementsTest(ServerTestCase):
+    """What gunicorn.conf.py replaces in gunicorn, which has no settings for it."""
+
+    served, workers = 'project.tests.test_server:look_at_gunicorn', 1
+    changes = "date_of = lambda second: 'one date'"
+
+    def test_gunicorn_uses_the_replacements(self):
+        for _ in range(2):
+            response = self.server.get('/')
+        self.assertEqual(response.headers['Date'], 'one date')
+        self.assertEqual(response.body, {'servers': ['Server'], 'error_streams': 1})
