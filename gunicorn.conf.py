@@ -14,6 +14,7 @@ import functools
 import gc
 import logging
 import os
+import re
 import resource
 import shutil
 import socket
@@ -49,6 +50,7 @@ LINE_BYTES = 8  # bytes that each line end of a chunked body counts as; every ch
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once
 SEND_BUFFER_BYTES = 256 * 1024  # of each socket; without it, the kernel may buffer 4 MiB for a slow client
+ABSOLUTE = re.compile('[a-z][a-z0-9+.-]*://([^/?#]*)', re.IGNORECASE)  # a URI with an authority (RFC 3986 section 3)
 
 
 class Connection:
@@ -243,7 +245,7 @@ class Worker(ggevent.GeventWorker):
         """
         sock.begin_request(isinstance(req.body.reader, ChunkedReader))
         req.version = min(req.version, (1, 1))  # the response to HTTP/1.9 is HTTP/1.1
-        if '://' in req.uri:
+        if not req.uri.startswith('/'):
             prefer_target_host(req)
         closing = False
         try:
@@ -281,12 +283,11 @@ class Worker(ggevent.GeventWorker):
 def prefer_target_host(req: Any) -> None:
     """Replace the Host header by the authority of the request target (RFC 9112 section 3.2.2).
 
-    :param req: gunicorn's request, with a target in absolute form.
+    :param req: gunicorn's request. Targets that are not in absolute form have no authority.
     """
-    authority = req.uri.partition('://')[2].partition('/')[0].partition('?')[0]
     others = [header for header in req.headers if header[0] != 'HOST']
-    if len(others) < len(req.headers) or req.version < (1, 1):
-        req.headers = [*others, ('HOST', authority)]
+    if (target := ABSOLUTE.match(req.uri)) and (len(others) < len(req.headers) or req.version < (1, 1)):
+        req.headers = [*others, ('HOST', target[1])]
 
 
 def drain(body: Any) -> bool:

@@ -77,6 +77,10 @@ class LimitsTest(BaseTestCase):
             (b'GET http://evil.example/ping HTTP/1.0', None, 400),
             (b'GET http://user@good.example/ping HTTP/1.1', good, 400),
             (b'GET http://good.example/ping HTTP/1.1', None, 400),
+            # A URL elsewhere in the target is none.
+            (b'GET /ping?x=http://good.example/ HTTP/1.1', bad, 400),
+            (b'GET /ping?x=http://evil.example/ HTTP/1.1', good, 200),
+            (b'GET /ping?x=:// HTTP/1.1', good, 200),
         ):
             with self.subTest(line=line, host=host), RawClient(self.server.port) as client:
                 client.send(line + b'\r\n' + (b'Host: %b\r\n' % host if host else b'') + b'\r\n')
