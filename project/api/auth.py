@@ -41,13 +41,14 @@ def check_token(tokens: Sequence[str]) -> None:
     if not tokens:
         abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
     scheme, _, token = request.headers.get('Authorization', '').partition(' ')
+    sent = token.strip().encode()
     # Every token is compared, each in constant time, so that the response time reveals nothing. A token that contains a
     # colon may also be a bare one.
     names = [
         name
         for item in tokens
-        for name, known in (name_and_token(item), ('', item))
-        if hmac.compare_digest(token.strip().encode(), known.encode())
+        for name, known in (name_and_token(item), (name_and_token(item)[0], item))
+        if hmac.compare_digest(sent, known.encode())
     ]
     if scheme.lower() != 'bearer':
         raise Unauthorized('A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', token=REALM))
