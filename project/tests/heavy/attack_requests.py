@@ -109,6 +109,7 @@ class SecretsTest(AttackCase):
         # nginx logs an error for an upstream that has ended.
         self.server.stop()
         self.exchange(self.nginx.port, PLACES['the query'])
+        self.nginx.stop()  # it writes the line of a request after the response
         logs = self.server.log() + self.nginx.log()
         self.assertIn('request_rejected', logs)
         self.assertRegex(self.nginx.log(), r'"route": "/users", "status": 50[24]')
