@@ -168,7 +168,7 @@ class ErrorsTest(ProcessCase):
         command = self.command('db', 'upgrade', DATABASE_URL=server.url)
         ended = subprocess.run(**command, capture_output=True, timeout=SECONDS, check=False)
         self.assertEqual((ended.returncode, ended.stdout), (1, ''))
-        self.assertRegex(ended.stderr, r'\AThe database: .*\n\Z')
+        self.assertRegex(ended.stderr, r'\ADatabase error: .*\n\Z')
 
 
 class FlaskScriptTest(unittest.TestCase):
