@@ -29,7 +29,9 @@ users_blueprint = Blueprint('users', __name__)
 @users_blueprint.post('/users')
 def add_user() -> ResponseReturnValue:
     """Add a user."""
-    user = changes.add(parsing.body(schemas.NewUser, request))
+    values = parsing.body(schemas.NewUser, request)
+    with deadline(REQUEST_SECONDS):
+        user = changes.add(values)
     request.environ[USER_KEY] = user['id']
     headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
     return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
@@ -49,12 +51,13 @@ def get_single_user(user_id: str) -> ResponseReturnValue:
 def get_all_users() -> ResponseReturnValue:
     """Return the users, newest first: all of them, or a page."""
     query = parsing.users_query(request)
-    total = b'"total":%d,' % count_users(query) if query.pop('count', False) else b''
-    head = b'{"status":"success","data":{' + total
-    limit = query.pop('limit', None)
-    page = database.share(('page', limit, *query.items()), lambda: read_page(query, limit))
-    if page is None:
-        return stream_users(query, head)
+    with deadline(REQUEST_SECONDS):
+        total = b'"total":%d,' % count_users(query) if query.pop('count', False) else b''
+        head = b'{"status":"success","data":{' + total
+        limit = query.pop('limit', None)
+        page = database.share(('page', limit, *query.items()), lambda: read_page(query, limit))
+        if page is None:
+            return stream_users(query, head)
     users, last = page
     if last is None:
         return current_app.response_class(b'%b"users":%b}}' % (head, users), mimetype=JSON)

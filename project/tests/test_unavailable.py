@@ -8,7 +8,9 @@ from unittest import mock
 
 import psycopg2
 
-from project.database import connecting, hosts
+from project import database
+from project.api import users
+from project.database import connecting, hosts, streams
 from project.database.breaker import OPEN_SECONDS, Breaker
 from project.tests.base import BaseTestCase
 from project.tests.support.concurrency import Request, post
@@ -98,6 +100,35 @@ class UnavailableTest(BaseTestCase):
                 self.server.respond = lambda sql, left=left: left.pop() if left and 'UPDATE' in sql else rows(ROW)
                 sent = self.sent(change)
                 self.assertEqual(sent, (status, 1 + count + (status == 200)))  # with the look-up before
+
+    def test_calls_of_one_request_share_its_deadline(self):
+        ends = []
+        self.server.respond = lambda sql: (
+            error('55P03') if 'lock_timeout' in sql and 'INSERT' in sql else rows((3,) if 'count(*)' in sql else ROW)
+        )
+
+        def note_end(function):
+            def noting(*arguments, **options):
+                ends.append(connecting._end.get())
+                return function(*arguments, **options)
+
+            return noting
+
+        for place, name in (
+            (database, 'fetch'),
+            (database.Database, '_execute'),
+            (streams.Streams, '_begin'),
+        ):
+            self.enterContext(mock.patch.object(place, name, note_end(getattr(place, name))))
+        with mock.patch.object(users, 'STREAM_ROWS', 0):  # every list is streamed
+            for send, status, calls in (
+                (self.post, 201, 2),
+                (lambda: self.get('/users?count=true&limit=1'), 200, 2),
+                (lambda: self.get('/users'), 200, 2),
+            ):
+                ends.clear()
+                self.assertEqual(send(), status)
+                self.assertEqual((len(ends), len(set(ends))), (calls, 1))
 
     def test_user_whose_insert_may_have_been_committed_is_not_added_again(self):
         for failure in (None, error('57P01'), error('08006')):
