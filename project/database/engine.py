@@ -13,7 +13,7 @@ others:
 
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import psycopg2
@@ -111,19 +111,35 @@ def discard_older(engine: Engine) -> None:
 
 
 def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:
-    """Replace all connections of the pool if this one is stale, or if its server is no longer the leader."""
-    if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
+    """Replace all connections of the pool if this one is stale, or if its server is no longer the leader.
+
+    :raises InvalidatePoolError: SQLAlchemy replaces the connection.
+    :raises psycopg2.OperationalError: the new connection has to be replaced, too. SQLAlchemy would raise an
+        InvalidRequestError, which is a 500.
+    """
+    replaced = cast(dict[str, bool], record.record_info)  # unlike info, it is kept when the connection is replaced
+    if not _must_be_replaced(engine, connection, record):
+        replaced.clear()
+    elif replaced:
+        replaced.clear()
+        raise psycopg2.OperationalError('two connections in a row could not be used')
+    else:
+        replaced['once'] = True
         raise InvalidatePoolError
+
+
+def _must_be_replaced(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> bool:
+    """Return whether a connection is stale, its server is no longer the leader, or the pool was discarded."""
+    if connecting.is_stale(connection) or record.info['connected_at'] <= _discarded_at.get(engine, 0.0):
+        return True
     try:
-        abandoned = record.info['is_abandoned']()
+        return bool(record.info['is_abandoned']())
     except TimedOut:
         hosts.try_last(record.info[SERVER])
         discard_older(engine)
         raise
     except psycopg2.OperationalError:
-        abandoned = True
-    if abandoned:
-        raise InvalidatePoolError
+        return True
 
 
 def _replace_unreadable(context: ExceptionContext) -> OperationalError | None:

@@ -109,6 +109,13 @@ class LeadershipTest(BaseTestCase):
         self.assertEqual(201, self.post())
         self.assertEqual('new', self.name())
 
+    def test_connections_that_all_end_in_their_check_are_a_503(self):
+        self.old.check = self.new.check = lambda: None
+        self.assertEqual((503, 503), (self.name(), self.post()))
+        self.assertEqual(0, self.service.application.extensions['database'].connections_in_use())
+        self.old.check = lambda: rows(['00000001', True])
+        self.assertEqual(('old', 201), (self.name(), self.post()))
+
     def test_check_is_repeated_when_it_is_too_old(self):
         with mock.patch.object(leadership, 'CHECK_SECONDS', 60):
             self.name()
