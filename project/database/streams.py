@@ -17,7 +17,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, text
 from sqlalchemy.pool import QueuePool
 
-from project.database.connecting import deadline
+from project.database.connecting import deadline, seconds_left
 from project.database.errors import DatabaseError, DeadlineExceeded, Disconnected, PoolExhausted, translated
 
 MOST = 200  # streams of a process at the same time: a slow client takes 1.6 MB, a third of it in the kernel
@@ -54,15 +54,15 @@ class Streams:
                 shared, result = self._begin(statement, parameters, size)
         try:
             while time.monotonic() < ends_at:
-                with deadline(self._part_seconds), shared.turn():
+                # The wait for the turn does not count: this part's timeout would end the other streams.
+                with shared.turn(), deadline(self._part_seconds):
                     part = [result.fetchmany(size)]
                 if not part[0]:
                     return
                 yield part.pop()  # so that no rows stay in memory while the client reads
             raise DeadlineExceeded
         finally:
-            with deadline(self._part_seconds):
-                self._end(shared, result)
+            self._end(shared, result)
 
     def _begin(
         self, statement: Executable, parameters: Mapping[str, Any], size: int
@@ -87,14 +87,15 @@ class Streams:
     def _end(self, shared: 'SharedConnection', result: CursorResult[Any] | None) -> None:
         """Close the cursor of a stream, and return the connection to the pool if no other stream shares it."""
         if result is not None:
-            with contextlib.suppress(DatabaseError), shared.turn():
+            with contextlib.suppress(DatabaseError), shared.turn(), deadline(self._part_seconds):
                 result.close()
         with self._lock:
             shared.streams -= 1
             if shared.streams:
                 return
             self._shared = [other for other in self._shared if other is not shared]
-        shared.close()
+        with contextlib.suppress(DatabaseError), deadline(self._part_seconds):  # the client has all rows, or an error
+            shared.close()
 
 
 class SharedConnection:
@@ -116,9 +117,14 @@ class SharedConnection:
     def turn(self) -> Iterator[Connection]:
         """Give one stream the connection. An error ends all streams that share it.
 
+        :raises DeadlineExceeded: the others had the connection until the deadline. They go on.
         :raises DatabaseError: the database could not run a statement.
         """
-        with self._lock, translated():
+        seconds = seconds_left()
+        if not self._lock.acquire(timeout=max(0.0, seconds) if seconds < inf else -1):
+            raise DeadlineExceeded
+        with contextlib.ExitStack() as stack, translated():
+            stack.callback(self._lock.release)
             if self.is_broken:
                 raise Disconnected
             try:

@@ -109,3 +109,20 @@ class StreamsTest(BaseTestCase):
             self.assertRaises(DatabaseError, reader.names)
         self.assertEqual(len(later.names()), 9)
         self.assertEqual(self.in_use(), 0)
+
+    def test_wait_for_a_shared_connection_ends_no_other_list(self) -> None:
+        if not self.on_postgresql:
+            self.skipTest('on SQLite, each list has a connection of its own')
+        readers = [self.begin(), self.begin()]
+        service_streams = self.service.application.extensions['database']._streams
+        lock = service_streams._shared[0]._lock
+        with lock, mock.patch.object(users, 'REQUEST_SECONDS', 0.1):
+            self.assert_failure(self.service.get('/users'), 503)
+        service_streams._part_seconds = 0.1
+        slow_lock = mock.Mock(
+            acquire=lambda timeout: lock.acquire() and (time.sleep(0.2) or True), release=lock.release
+        )
+        service_streams._shared[0]._lock = slow_lock
+        for reader in readers:
+            self.assertEqual(len(reader.names()), 9)
+        self.assertEqual(self.in_use(), 0)
