@@ -92,10 +92,12 @@ def _resolve(server: libpq.Server) -> list[str]:
     host = server.host
     if server.hostaddr or not host or host.startswith(('/', '@')):
         return [server.hostaddr]
+    seconds = max(0, min(CONNECT_SECONDS, seconds_left()))
+    future = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
     try:
-        seconds = max(0, min(CONNECT_SECONDS, seconds_left()))
-        found = _resolver.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM).result(seconds)
+        found = future.result(seconds)
     except TimeoutError:
+        future.cancel()  # else look-ups that have no thread yet would delay those of later requests
         raise TimedOut('the name service did not respond in time') from None
     except OSError:
         raise psycopg2.OperationalError('the name of a database host is unknown') from None

@@ -4,6 +4,7 @@ import math
 import socket
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import psycopg2
@@ -372,6 +373,20 @@ class HostsTest(BaseTestCase):
             client = self.client_of(SQLALCHEMY_DATABASE_URI='postgres://u:p@db.invalid/users')
             with self.subTest(), mock.patch('socket.getaddrinfo', side_effect=look_up):
                 self.assert_failure(client.get('/users/7'), 503)
+
+    def test_name_that_no_request_waits_for_any_more_is_not_looked_up(self):
+        answered, looked_up = threading.Event(), []
+        self.addCleanup(answered.set)
+        resolver = self.enterContext(ThreadPoolExecutor(1))
+        self.enterContext(mock.patch.object(hosts, '_resolver', resolver))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', SHORT))
+        look_up = lambda *_, **__: looked_up.append(1) or answered.wait(60) or []  # noqa: E731
+        self.enterContext(mock.patch('socket.getaddrinfo', side_effect=look_up))
+        for _ in range(3):
+            self.assertRaises(psycopg2.OperationalError, hosts.addresses, {'host': 'db.invalid', 'port': '5432'})
+        answered.set()
+        resolver.submit(int).result(SLACK_SECONDS)
+        self.assertEqual(len(looked_up), 1)
 
 
 class IdleConnectionTest(unittest.TestCase):
