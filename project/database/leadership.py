@@ -89,11 +89,13 @@ def settle(server: libpq.Server) -> bool:
     if _checked.get(server) == inf:
         return False
     now = time.monotonic()
-    if server not in _settled:
-        _settled.clear()
-        _settled[server] = now + SETTLE_SECONDS
-    if waits := now < _settled[server]:
-        time.sleep(_settled[server] - now)
+    end = _settled.get(server)
+    if end is None:
+        end = now + SETTLE_SECONDS
+        _settled.clear()  # a thread that finds another leader may do so at any time
+        _settled[server] = end
+    if waits := now < end:
+        time.sleep(end - now)
     return waits
 
 
