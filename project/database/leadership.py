@@ -99,6 +99,11 @@ def settle(server: libpq.Server) -> bool:
     return waits
 
 
+def is_superseded(server: libpq.Server) -> bool:
+    """Return whether this process has found another leader than this server. It takes no round trip."""
+    return bool(_settled) and server not in _settled and _checked.get(server) != inf
+
+
 def _others(server: libpq.Server, arguments: dict[str, Any]) -> list[libpq.Server]:
     """Return the other servers; none if no name can be resolved now."""
     with contextlib.suppress(psycopg2.OperationalError):

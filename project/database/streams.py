@@ -17,7 +17,9 @@ from typing import Any, cast
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, text
 from sqlalchemy.pool import QueuePool
 
+from project.database import leadership, libpq
 from project.database.connecting import deadline, seconds_left
+from project.database.engine import SERVER
 from project.database.errors import DatabaseError, DeadlineExceeded, Disconnected, PoolExhausted, translated
 
 MOST = 200  # streams of a process at the same time: a slow client takes 1.6 MB, a third of it in the kernel
@@ -69,7 +71,7 @@ class Streams:
     ) -> 'tuple[SharedConnection, CursorResult[Any]]':
         """Declare a cursor for a new stream, and return its connection and its result."""
         with self._lock:
-            self._shared = [shared for shared in self._shared if not shared.is_broken]
+            self._shared = [shared for shared in self._shared if shared.may_be_joined()]
             if sum(shared.streams for shared in self._shared) >= MOST:
                 raise PoolExhausted('Streams')
             if len(self._shared) < self._most_connections:
@@ -110,8 +112,13 @@ class SharedConnection:
         self.streams = 0
         self.is_broken = False
         self._engine = engine
+        self._server: libpq.Server | None = None
         self._connection: Connection | None = None
         self._lock = Lock()
+
+    def may_be_joined(self) -> bool:
+        """Return whether a new stream may use it, which must not see the users of a server that leads no longer."""
+        return not self.is_broken and (self._server is None or not leadership.is_superseded(self._server))
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Connection]:
@@ -130,6 +137,7 @@ class SharedConnection:
             try:
                 if self._connection is None:
                     self._connection = self._engine.connect()
+                    self._server = self._connection.info.get(SERVER)
                     if self._connection.dialect.name == 'postgresql':
                         self._connection.execute(SETTINGS)
                 yield self._connection

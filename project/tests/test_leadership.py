@@ -5,6 +5,7 @@ import threading
 import time
 from unittest import mock
 
+from project.api import users
 from project.database import connecting, hosts, leadership
 from project.tests.base import BaseTestCase
 from project.tests.support.fake_postgres import FakePostgres, error, rows
@@ -28,10 +29,10 @@ class LeadershipTest(BaseTestCase):
         self.service = self.serve(self.old, self.standby, self.new)
         self.assertEqual('old', self.name())
 
-    def serve(self, *servers):
+    def serve(self, *servers, **settings):
         """Return a client of a service that knows these servers."""
         hosts = '&'.join(f'host=127.0.0.1:{server.port}' for server in servers)
-        return self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@/users?{hosts}&sslmode=disable')
+        return self.client_of(SQLALCHEMY_DATABASE_URI=f'postgres://u:p@/users?{hosts}&sslmode=disable', **settings)
 
     def name(self):
         """Return the name of user 7, by which the servers differ."""
@@ -52,6 +53,22 @@ class LeadershipTest(BaseTestCase):
         self.assertEqual('new', self.name())
         self.assertEqual(201, self.post())
         self.assertNotIn('INSERT', ' '.join(self.old.statements))
+
+    def test_list_does_not_share_a_connection_to_the_last_leader(self):
+        self.service = self.serve(self.old, self.standby, self.new, POOL_SIZE=1)
+        self.enterContext(mock.patch.object(self.service.application.logger, 'disabled', True))
+        self.enterContext(mock.patch.object(users, 'STREAM_ROWS', 1))
+        self.old.respond, self.new.respond = (lambda sql: rows(OLD, OLD)), (lambda sql: rows(NEW, NEW))
+        first, shared = self.service.get('/users'), self.service.get('/users')
+        self.addCleanup(first.close)
+        self.assertIn(b'"old"', next(shared.iter_encoded()))
+        shared.close()
+        self.promote()
+        self.assertEqual(503, self.service.get('/users').status_code)
+        first.close()
+        later = self.service.get('/users')
+        self.addCleanup(later.close)
+        self.assertIn(b'"new"', next(later.iter_encoded()))
 
     def test_primary_with_a_standby_is_kept(self):
         self.new.check = lambda: rows(['00000002', True])
