@@ -47,9 +47,7 @@ from project.database.errors import DeadlineExceeded, Unavailable
 
 MAX_CALLS = 500  # calls of one batch; SQLite allows 32,766 parameters in a statement
 SLACK_SECONDS = 0.5  # the time by which a call's deadline may be later than its leader's
-# How often a leader lets all ready threads run. In the first turn, the threads send their responses. By the second one,
-# the clients of those responses have sent their next requests.
-TURNS = 2
+TURNS = 2  # of all ready threads before a batch: they send responses, and then find the next requests of those clients
 
 
 class _Call:
@@ -181,6 +179,7 @@ class Batcher:
                     if member is not call:
                         member.wake.release()
                 self._pass_on(key, lane)
+            error = None  # else a reference cycle would keep the frame of the function
 
     def _pass_on(self, key: Hashable, lane: _Lane) -> None:
         """Let a call that waits lead the next batch, or remove the lane."""

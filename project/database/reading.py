@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Dialect, Engine, Select, TextClause
+from sqlalchemy.pool import PoolProxiedConnection
 
 from project.database.engine import discard_older
 from project.database.errors import DatabaseError, Disconnected, translate_driver, translated
@@ -34,19 +35,27 @@ def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], 
     except DatabaseError:
         raise
     except Exception as reason:
-        if connection is None:
-            raise translate_driver(reason, False) from None
-        driver_error = isinstance(reason, engine.dialect.loaded_dbapi.Error)
-        disconnected = not driver_error or engine.dialect.is_disconnect(reason, connection.dbapi_connection, None)
-        error = translate_driver(reason, disconnected)
-        if disconnected or isinstance(error, Disconnected):
-            connection.invalidate(reason)
-            if discard_pool:
-                discard_older(engine)  # each of the others would use up the deadline of a request
-        raise error from None
+        # Not a variable of this function: a reference cycle would keep the cursor until the garbage collector runs.
+        raise _translate(reason, engine, connection, discard_pool) from None
     finally:
         if connection is not None:
             connection.close()
+
+
+def _translate(
+    reason: Exception, engine: Engine, connection: PoolProxiedConnection | None, discard_pool: bool
+) -> DatabaseError:
+    """Return our error for one of the driver, and end the connection, and perhaps the pool, if it was disconnected."""
+    if connection is None:
+        return translate_driver(reason, False)
+    driver_error = isinstance(reason, engine.dialect.loaded_dbapi.Error)
+    disconnected = not driver_error or engine.dialect.is_disconnect(reason, connection.dbapi_connection, None)
+    error = translate_driver(reason, disconnected)
+    if disconnected or isinstance(error, Disconnected):
+        connection.invalidate(reason)
+        if discard_pool:
+            discard_older(engine)  # each of the others would cost a request its deadline
+    return error
 
 
 @cache

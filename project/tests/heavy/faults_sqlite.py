@@ -26,6 +26,7 @@ commit = Database.write
 
 def write(database, statement, users, lock_milliseconds=None):
     gevent.spawn_later(0.2, commit, database, statement, users)
+    users = users if isinstance(users, list) else [users]
     time = '2026-01-01T00:00:00.000000Z'
     return [(next(numbers), user['username'], user['email'], False, time) for user in users]
 
