@@ -11,7 +11,7 @@ from flask import current_app
 from sqlalchemy import func, inspect, select, table
 
 from project import db, readiness
-from project.commands.waiting import describe_database, wait_for_database
+from project.commands.waiting import describe_database, require_standby, wait_for_database
 
 
 def require_migrated() -> readiness.Schema:
@@ -48,7 +48,10 @@ def run_upgrade(revision: str = 'head', x_arg: list[str] | None = None) -> bool:
     :param revision: the revision to upgrade to.
     :param x_arg: arguments for the migrations, each ``NAME=VALUE``.
     """
-    require_suitable(require_migrated())
+    schema = require_migrated()
+    require_suitable(schema)
+    if schema.outdated():
+        require_standby()
     return run_migrations(flask_migrate.upgrade, 'Applied', revision=revision, x_arg=x_arg)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from project import db, readiness
 from project.commands.migrating import count_users, in_production, require_suitable
 from project.commands.script_compat import Command, Option
-from project.commands.waiting import describe_database, wait_for_database
+from project.commands.waiting import describe_database, require_standby, wait_for_database
 
 
 class RecreateDb(Command):
@@ -30,6 +30,7 @@ class RecreateDb(Command):
             sys.exit(
                 f'This would destroy the {count} users in {describe_database()}. In production that needs --force.'
             )
+        require_standby()
         try:
             with db.engine.begin() as connection:
                 if connection.dialect.name == 'sqlite' and (dependents := _sqlite_dependents(connection)):

@@ -19,7 +19,7 @@ from project.commands.migrating import (
     title,
 )
 from project.commands.script_compat import Manager
-from project.commands.waiting import describe_database, wait_for_database
+from project.commands.waiting import describe_database, require_standby, wait_for_database
 
 db_manager = Manager(help='Change the schema of the database.')
 
@@ -91,6 +91,7 @@ def downgrade(revision: str, force: bool) -> None:
             f'This would undo {titles}, and destroy what it made in {describe_database()}, with {count} users; '
             'use --force to do it.'
         )
+    require_standby()
     x_arg = ['force=yes'] if force else None  # which the migrations check too
     if not run_migrations(flask_migrate.downgrade, 'Undid', revision=revision, x_arg=x_arg):
         print_nothing_to_do()
@@ -103,6 +104,7 @@ def stamp(revision: str) -> None:
     :param revision: the revision that the schema has.
     """
     wait_for_database()
+    require_standby()
     flask_migrate.stamp(revision=revision)
     print(f'Recorded revision {recorded_revision()} in {describe_database()}.')
 
