@@ -88,6 +88,21 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertEqual(self.users(), [])
         self.assertTrue(inspect(db.engine).has_table('alembic_version'))
 
+    def test_no_command_changes_the_schema_before_a_standby_has_confirmed_a_commit(self):
+        for module, command in (
+            ('migrating', ['db', 'upgrade']),
+            ('recreating', ['recreate_db']),
+            ('schema', ['db', 'stamp', 'head']),
+            ('schema', ['db', 'downgrade', 'base']),
+        ):
+            if 'downgrade' in command:
+                self.run_command('db', 'upgrade')
+            tables = inspect(db.engine).get_table_names()
+            gives_up = mock.patch(f'project.commands.{module}.require_standby', side_effect=SystemExit('No standby'))
+            with self.subTest(command=command), gives_up:
+                self.run_command(*command, code='No standby')
+                self.assertEqual(inspect(db.engine).get_table_names(), tables)
+
     def test_recreate_db_drops_all_users_and_says_how_many(self):
         self.run_command('recreate_db')
         self.run_command('seed_db')
