@@ -318,7 +318,7 @@ def date_of(second: int) -> str:
     return http_date(second)
 
 
-# Replaced parts of gunicorn that have no setting. test_server.py fails if gunicorn stops using one of them.
+# Replaced parts of gunicorn that have no setting. tests/heavy/served.py fails if gunicorn stops using one of them.
 # The stub lacks the names.
 ggevent.StreamServer = Server  # pyright: ignore[reportAttributeAccessIssue]
 # Formatting the date and making an error stream for each request would take 10 % of the CPU of /ping.

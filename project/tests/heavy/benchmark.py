@@ -129,9 +129,9 @@ class BenchTest(unittest.TestCase):
             self.assert_nothing_left()
 
     def test_service_that_does_not_start_is_reported(self):
-        code, stdout, stderr = self.run_bench('--workload', 'page', WEB_CONCURRENCY='many')
+        code, stdout, stderr = self.run_bench('--workload', 'page', GUNICORN_CMD_ARGS='--nonsense')
         self.assertEqual((code, stdout), (1, ''))
-        self.assertRegex(stderr, r'\AThe service did not start: .*many.*\n\Z')
+        self.assertRegex(stderr, r'\AThe service did not start: .*--nonsense.*\n\Z')
         self.assert_nothing_left()
 
     def test_wrong_command_lines_are_reported(self):
