@@ -305,7 +305,8 @@ class HostsTest(BaseTestCase):
             server.respond = lambda sql: rows(ROW)
         hosts._timed_out.clear()
         self.enterContext(mock.patch.object(self.app.logger, 'disabled', True))
-        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 3 * SHORT))
+        self.enterContext(mock.patch.object(hosts, 'CONNECT_SECONDS', 2 * SHORT))
+        self.enterContext(mock.patch.object(hosts, 'RETRY_SECONDS', SHORT))
 
     def get(self):
         """Return the response to a request to a new service that knows all servers."""
