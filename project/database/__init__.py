@@ -30,6 +30,9 @@ from project.database.streams import Streams
 __all__ = ['REQUEST_SECONDS', 'Database', 'configure', 'database', 'deadline', 'init_app']
 
 REQUEST_SECONDS = 4.5
+# For one statement that writes on PostgreSQL. It may wait for a primary that was replaced. With the time that
+# leadership.py takes to find the new one, writes move there within 3 s.
+WRITE_SECONDS = 2.5
 WRITE_TRIES = 3  # attempts of a statement that the database rolls back
 
 ONE = text('SELECT 1')
@@ -161,7 +164,8 @@ class Database:
         return sum(cast(QueuePool, engine.pool).checkedout() for engine in self._engines.values())
 
     def _execute(self, statement: Executable, parameters: Any, options: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        with translated(), self._engines['writes'].begin() as connection:
+        limit = deadline(WRITE_SECONDS if self.dialect == 'postgresql' else REQUEST_SECONDS)
+        with limit, translated(), self._engines['writes'].begin() as connection:
             rows = connection.execute(statement, parameters, execution_options=options).all()
             server = connection.info.get(SERVER)
         if server is not None:

@@ -44,7 +44,8 @@ class TwoPrimariesTest(ClusterCase):
         self.serve()
         old = self.patroni.leader
         with self.load():
-            leader, _ = self.check_failover(lambda: old.signal(signal.SIGSTOP))
+            # Writes that wait for the old primary end first, each at its deadline.
+            leader, _ = self.check_failover(lambda: old.signal(signal.SIGSTOP), within=MOVE_SECONDS)
             self.assertTrue(old.is_primary(), 'there are two primaries')
             promoted = self.commits.promotions[leader]
             first = self.first_success(promoted) - promoted
