@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from playwright.sync_api import Locator, expect
 
-from project.tests.support.page_case import MOMENT, NARROW, PHONE, SETTLED, PageTestCase, ann, some_users
+from project.tests.support.page_case import CREATED_AT, NARROW, PHONE, SETTLED, PageTestCase, ann, some_users
 from project.tests.support.servers import TOKEN
 
 LONG = {'username': 'W' * 128, 'email': f'{"w" * 64}@{"w" * 51}.example.com'}
@@ -259,7 +259,7 @@ class LongListTests(PageTestCase):
     def test_ten_thousand_rows_scroll_smoothly(self):
         users = some_users(10_000)
         for number, user in enumerate(users):
-            user['created_at'] = MOMENT - timedelta(minutes=number)
+            user['created_at'] = CREATED_AT - timedelta(minutes=number)
         self.site.store(users)
         self.open()
         expect(self.summary).to_contain_text('10,000 users')

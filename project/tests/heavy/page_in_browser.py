@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from project.tests.support.page_case import MOMENT, PageTestCase, ann, emails_newest_first, some_users
+from project.tests.support.page_case import CREATED_AT, PageTestCase, ann, emails_newest_first, some_users
 
 BAD_REQUEST = 'status of 400'
 
@@ -401,7 +401,7 @@ class ComfortTests(PageTestCase):
         rows = list(csv.DictReader(io.StringIO(content.decode('utf-8-sig'), newline='')))
         self.assertEqual([row['username'] for row in rows], ['Ünal', 'Ann "A", Jr.', "'=1+1"])
         self.assertEqual([row['email'] for row in rows], ['unal@example.com', "'+a@example.com", "'=cmd@example.com"])
-        self.assertEqual(rows[2]['created_at'], f'{MOMENT:%Y-%m-%dT%H:%M:%S.%fZ}')
+        self.assertEqual(rows[2]['created_at'], f'{CREATED_AT:%Y-%m-%dT%H:%M:%S.%fZ}')
         expect(self.toasts).to_contain_text('Exported 3 users.')
 
     def test_refresh_shows_what_others_did(self):

@@ -12,7 +12,7 @@ from project.database.streams import SETTINGS
 from project.tests.base import BaseTestCase
 
 COUNT = 100_000
-MOMENT = '2024-03-01T00:00:00.000000Z'
+CREATED_AT = '2024-03-01T00:00:00.000000Z'
 # The rows are not stored in the order of the list, so that the list needs an index or a sort.
 FILL = {
     'postgresql': """
@@ -29,12 +29,12 @@ FILL = {
         FROM numbers
     """,
 }
-POSITION = {'created_at': MOMENT, 'id': 5}
+POSITION = {'created_at': CREATED_AT, 'id': 5}
 RARE = {'q': 'user7777'}
 QUERIES = {
     'one user': (_select_by_ids(2), {'id0': 5, 'id1': 6}),
     'the first page': (User.newest_first('limit'), {'limit': 51}),
-    'a deep page': (User.newest_first('limit', 'after'), {'limit': 51, 'created_at': MOMENT, 'id': 5}),
+    'a deep page': (User.newest_first('limit', 'after'), {'limit': 51, 'created_at': CREATED_AT, 'id': 5}),
     'an email': (
         User.newest_first('limit', 'email'),
         {'limit': 2001, 'email': 'USER5@example.com', 'email_as_is': 'USER5@example.com'},

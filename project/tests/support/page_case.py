@@ -12,7 +12,7 @@ from project.tests.support import browsing
 from project.tests.support.servers import TOKEN
 
 AXE = browsing.CLIENT / 'node_modules' / 'axe-core' / 'axe.min.js'
-MOMENT = datetime(2026, 11, 22, 16, 13, 51, 482913, UTC)
+CREATED_AT = datetime(2026, 11, 22, 16, 13, 51, 482913, UTC)
 PHONE = {'viewport': {'width': 390, 'height': 844}, 'is_mobile': True, 'has_touch': True}
 NARROW = {'viewport': {'width': 320, 'height': 640}, 'is_mobile': True, 'has_touch': True}
 # Messages that Chromium itself logs about responses and failures that a test causes.
@@ -32,7 +32,7 @@ def some_users(count: int) -> list[dict[str, Any]]:
         {
             'username': f'User {number}',
             'email': f'user{number}@example.com',
-            'created_at': MOMENT + timedelta(minutes=number // 3),
+            'created_at': CREATED_AT + timedelta(minutes=number // 3),
             'active': False,
         }
         for number in range(1, count + 1)
@@ -41,7 +41,7 @@ def some_users(count: int) -> list[dict[str, Any]]:
 
 def ann(**changes: Any) -> dict[str, Any]:
     """Return one user."""
-    user = {'username': 'Ann Example', 'email': 'ann@example.com', 'created_at': MOMENT, 'active': False}
+    user = {'username': 'Ann Example', 'email': 'ann@example.com', 'created_at': CREATED_AT, 'active': False}
     return user | changes
 
 
