@@ -83,7 +83,8 @@ class KeyboardTests(PageTestCase):
         self.open()
         expect(self.names).to_have_count(50)
         keyboard = self.page.keyboard
-        # Add a user.
+        # Add a user. The key has no effect before the page knows that it may.
+        expect(self.add).to_be_visible()
         keyboard.press('n')
         username = self.dialog.get_by_label('Username')
         expect(username).to_be_focused()
