@@ -4,6 +4,8 @@ import subprocess
 import sys
 import unittest
 
+from packaging.requirements import Requirement
+
 from project.tests.base import ROOT
 
 AS_OLD = """
@@ -27,3 +29,11 @@ class PythonVersionTest(unittest.TestCase):
                 done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
                 message = 'The users service needs Python 3.11 or later; this is 3.10.\n'
                 self.assertEqual((done.returncode, done.stdout, done.stderr), (1, '\n', message))
+
+    def test_pip_of_an_older_python_stops_at_the_first_requirement_whose_name_says_why(self) -> None:
+        lines = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and line[0] != '#']
+        first = Requirement(lines[0])
+        assert first.marker and first.url
+        for version, stops in (('3.9', True), ('3.10', True), ('3.11', False), ('3.14', False)):
+            self.assertEqual(first.marker.evaluate({'python_version': version}), stops, version)
+        self.assertEqual(first.url, 'file:///the-users-service-needs-Python-3.11-or-later')
