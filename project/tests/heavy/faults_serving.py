@@ -23,6 +23,7 @@ from project.tests.support.servers import HOST, SLACK_SECONDS, wait_until
 MANY = 60_000  # users: their list is larger than the kernel's buffers for a client that does not read
 POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n'
 PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n\r\n'
+SEND = 'from serving import connection; connection.SEND_SECONDS = {}'
 GARBAGE = (
     b'\x00' * 100,
     b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03',
@@ -140,7 +141,7 @@ class ServingTest(FaultCase):
         self.assertLess(max(served.index('first'), served.index('last')), 5)
 
     def test_client_that_does_not_read_gets_no_response_inside_another(self):
-        self.serve(config='SEND_SECONDS = 2.0')
+        self.serve(config=SEND.format(2))
         sock = self.open(receive_buffer=4096)
         sender = threading.Thread(target=send_all, args=(sock, PING.replace(b'GET', b'HEAD') * 20_000))
         sender.start()
@@ -186,7 +187,7 @@ class ServingTest(FaultCase):
         )[0][0]
 
     def test_slow_readers_of_the_list_delay_no_other_client(self):
-        self.serve(POOL_SIZE='1', POOL_OVERFLOW='1', config='SEND_SECONDS = 4.0')
+        self.serve(POOL_SIZE='1', POOL_OVERFLOW='1', config=SEND.format(4))
         self.cluster.add_users(MANY)
         for _ in range(20):
             self.request_list()

@@ -1,4 +1,4 @@
-"""Apps of the tests under gunicorn: a list that fails in the middle, and what gunicorn uses of gunicorn.conf.py."""
+"""Apps of the tests under gunicorn: a list that fails in the middle, and what gunicorn uses of project/serving."""
 
 import gc
 import http.client
@@ -51,10 +51,10 @@ class BrokenServerTest(ServerTestCase):
 
 
 class ReplacementsTest(ServerTestCase):
-    """What gunicorn.conf.py replaces in gunicorn, which has no settings for it."""
+    """What project/serving/worker.py replaces in gunicorn, which has no settings for it."""
 
     served, workers = 'project.tests.heavy.served:look_at_gunicorn', 1
-    changes = "date_of = lambda second: 'one date'"
+    changes = "from serving import worker; worker.date_of = lambda second: 'one date'"
 
     def test_gunicorn_uses_the_replacements(self):
         for _ in range(2):

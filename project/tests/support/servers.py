@@ -87,7 +87,7 @@ class Server(Client):
     :param folder: a directory for its log and its configuration; modules in it can be imported.
     :param url: the DATABASE_URL, of a database that has its tables.
     :param app: what gunicorn serves.
-    :param config: Python statements that follow those of gunicorn.conf.py.
+    :param config: Python statements that follow those of gunicorn.conf.py; its package ``serving`` can be imported.
     :param environ: environment variables besides those that production needs, or instead of them.
     """
 
@@ -98,7 +98,8 @@ class Server(Client):
         self._command = [sys.executable, '-m', 'gunicorn', '-b', f'{HOST}:{self.port}', app]
         if config:
             changed = Path(folder, 'gunicorn.conf.py')
-            changed.write_text(f'{(ROOT / "gunicorn.conf.py").read_text()}\n{config}\n')
+            load = f'import runpy\nglobals().update(runpy.run_path({str(ROOT / "gunicorn.conf.py")!r}))'
+            changed.write_text(f'{load}\n{config}\n')
             self._command += ['-c', str(changed)]
         self.environ = {
             'PATH': os.environ['PATH'],

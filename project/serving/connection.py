@@ -1,0 +1,146 @@
+"""A client's connection under gunicorn, with limits on what the client sends, and how slowly."""
+
+import contextlib
+import socket
+import time
+from math import inf
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import errors as http_errors
+
+HEAD_SECONDS = 10.0  # for the request line and the headers of a request
+BODY_SECONDS = 30.0  # for the body, from the end of its headers
+SEND_SECONDS = 60.0  # for a client to receive a part of a response
+IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
+# Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py). Lists in a header and chunks of
+# one byte cost the most.
+HEAD_BYTES = 16 * 1024
+# 64 KiB, as MAX_CONTENT_LENGTH in project/config.py, and the framing of chunks, unless they are tiny.
+BODY_BYTES = 68 * 1024
+LINE_BYTES = 8  # bytes that each line end of a chunked body counts as; every chunk has two line ends
+# Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
+DRAIN_BYTES = 32 * 1024
+RECEIVE_BYTES = 8 * 1024  # at once
+
+
+class Connection:
+    """A client's socket as gunicorn sees it, which limits what a client may send, and how long it may take.
+
+    * The headers of a request, and its body, each have a deadline and a limit in bytes.
+    * ``100 Continue`` is sent when the body is read, so not if the response is 401 or 413.
+    * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
+    * Closing the connection while the client is still sending would reset it, and the client would lose the response.
+      So this class first ends its own direction, and discards a limited part of the rest.
+
+    :param sock: the socket.
+    :param keepalive: how long the client may take to begin its next request, in seconds.
+    """
+
+    def __init__(self, sock: Any, keepalive: float) -> None:
+        self._sock = sock
+        self._keepalive = keepalive
+        self._headers: bytes | None = b''  # of a response: None before they are complete, b'' when they have been sent
+        self._continue: bytes | None = None  # the response 100 Continue, until it is sent
+        self._left = HEAD_BYTES  # how many bytes the client may still send of this part of a request
+        self._in_body = self._is_chunked = False
+        self._ended = False
+        self._receiving = False
+        self._idle_since = time.monotonic()  # inf from the end of the headers to the end of the response
+        self._deadline = self._idle_since + HEAD_SECONDS
+        self._between_requests = False
+        self.settimeout = sock.settimeout
+        self.gettimeout = sock.gettimeout
+
+    def begin_request(self, is_chunked: bool) -> None:
+        """Start the limits of a body, when the headers of a request have been received.
+
+        :param is_chunked: whether the body is chunked.
+        """
+        self._headers = None
+        self._in_body, self._is_chunked, self._left = True, is_chunked, BODY_BYTES
+        self._idle_since = inf
+        self._deadline = time.monotonic() + BODY_SECONDS
+        self._sock.settimeout(SEND_SECONDS)
+
+    def end_response(self) -> None:
+        """Send the headers of the response if it has no body. From now on, the rest of the request is discarded."""
+        if self._headers:
+            self._sock.sendall(self._headers)
+        self._headers, self._continue = b'', None
+        self._left = min(self._left, DRAIN_BYTES)
+
+    def begin_idle(self, started: bool) -> None:
+        """Wait for the next request.
+
+        :param started: whether the first bytes of its headers have been received.
+        """
+        self._sock.settimeout(None)
+        self._in_body, self._is_chunked, self._left = False, False, HEAD_BYTES
+        self._between_requests = not started
+        self._idle_since = time.monotonic()
+        self._deadline = self._idle_since + (HEAD_SECONDS if started else self._keepalive)
+
+    def recv(self, size: int) -> bytes:
+        """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
+
+        :param size: bytes.
+        :raises LimitRequestHeaders: the headers are too large.
+        :raises RequestEntityTooLarge: the body is too large, with the framing of its chunks.
+        """
+        if self._ended or time.monotonic() >= self._deadline:
+            self._ended = True  # otherwise the rest of a body that came too late would be read as the next request
+            return b''
+        if self._continue:
+            self._sock.sendall(self._continue)
+            self._continue = None
+        self._receiving = True
+        data = self._sock.recv(min(size, RECEIVE_BYTES))
+        self._receiving = False
+        self._ended = not data
+        self._left -= len(data)
+        if self._is_chunked:
+            self._left -= LINE_BYTES * data.count(b'\r\n')
+        if self._between_requests and data:
+            self._between_requests = False
+            self._deadline = time.monotonic() + HEAD_SECONDS
+        if self._left < 0:
+            if not self._in_body:
+                raise http_errors.LimitRequestHeaders('the headers are too large')
+            from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see serving/__init__.py
+
+            raise RequestEntityTooLarge
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Keep ``100 Continue`` until the body is read. gunicorn uses this method for nothing else."""
+        self._continue = data
+
+    def sendall(self, data: bytes) -> None:
+        """Send ``data``. Keep the headers of a response until its body is sent."""
+        if self._headers is None:
+            self._headers = data
+            return
+        data, self._headers = self._headers + data, b''
+        # gevent's sendall() first reads the size of the kernel's buffer, which takes 2 % of a request.
+        if (sent := self._sock.send(data)) < len(data):
+            self._sock.sendall(memoryview(data)[sent:])
+
+    def close(self) -> None:
+        """Close it."""
+        if self._between_requests or self._ended:
+            self._sock.close()
+        else:
+            util.close_graceful(self._sock, max_drain=DRAIN_BYTES)
+
+    def end_late(self, now: float, stopping: bool) -> None:
+        """End the client's stream if it is late, or if the worker is stopping and the connection is idle."""
+        if self._receiving and (now >= self._deadline or (stopping and now >= self._idle_since + IDLE_SECONDS)):
+            # The reader finds the end of the stream after what has been received, so that a request that has just
+            # arrived is still served. On the connection's own socket gevent would raise an error in the reader.
+            sock = self._sock
+            with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as twin:
+                twin.shutdown(socket.SHUT_RD)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
