@@ -62,6 +62,13 @@ JOINED = re.compile(
 # its list.
 INTRANET = ('local', 'internal', 'test', 'localhost')
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in INTRANET]
+# Most emails. email-validator accepts each match unchanged, and takes a tenth of the time of a POST for it. The labels
+# of the domain have no hyphens, and the last one is not in the list.
+_SPECIAL = '|'.join(SPECIAL_USE_DOMAIN_NAMES)
+ORDINARY = re.compile(
+    r'(?=[^@]{1,64}@)[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@(?:[A-Za-z0-9]{1,63}\.)+'
+    rf'(?!(?i:{_SPECIAL})\Z)[A-Za-z]{{2,63}}'
+)
 LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without a period that is accepted
 
 
@@ -76,6 +83,8 @@ def email(value: str) -> str:
     of it is ASCII, and no part of its domain begins with ``xn--``. Otherwise it is stored in Unicode, normalised (NFKC)
     and in lower case.
     """
+    if len(value) <= MAX_LENGTH and ORDINARY.fullmatch(value):
+        return value
     if not value.isascii() and INVISIBLE.search(value):
         raise wrong('must not contain invisible characters')
     value = unicodedata.normalize('NFKC', value)
