@@ -2,11 +2,12 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest
 from werkzeug.routing import MapAdapter
 
@@ -42,6 +43,21 @@ class NoSessions(SessionInterface):
 EMPTY_SESSION = NoSession()
 # A name, where names of containers may have underscores, or an IPv6 address in brackets, and perhaps a port.
 HOST = re.compile(r'(?:[a-z0-9._-]+|\[[a-f0-9:.]+\])(?::[0-9]{0,5})?', re.ASCII | re.IGNORECASE)
+
+
+class EncodedJSON(Response):
+    """A response whose body is JSON already, and whose headers need no conversion.
+
+    :param body: the JSON.
+    :param headers: all of them but Content-Type and Content-Length; any ``Location`` is a URI.
+    """
+
+    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(body, status, headers, content_type='application/json')
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        """Return the headers. Werkzeug would copy, search and convert them, which takes 3 % of a request."""
+        return self.headers
 
 
 class Service(Flask):
