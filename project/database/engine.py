@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import psycopg2
 import psycopg2.extensions
 from flask import Flask
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -92,7 +92,9 @@ def listen(name: str | None, engine: Engine) -> None:
     event.listen(engine, 'checkout', lambda connection, record, _: _reject_stale(engine, connection, record))
     event.listen(engine, 'handle_error', _replace_unreadable)
     event.listen(engine, 'handle_error', _judge_pool)
-    event.listen(engine, 'before_cursor_execute', _set_lock_timeout, retval=True)
+    if name == 'writes':
+        # With the event before_cursor_execute, SQLAlchemy would also look for events of each connection.
+        event.listen(engine, 'do_execute', _execute)
 
 
 def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[str, Any]) -> Any:
@@ -173,14 +175,16 @@ def _judge_pool(context: ExceptionContext) -> None:
             leadership.suspect(context.connection.info[SERVER])
 
 
-def _set_lock_timeout(
-    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-) -> tuple[str, Any]:
+def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     """Limit the time that a statement waits for locks, if its execution option says so.
 
     PostgreSQL runs the two statements, which are sent together in autocommit mode, as one transaction, so the
     limit ends with it: "Multiple Statements in a Simple Query" in its manual.
+
+    :returns: whether the statement was executed; otherwise SQLAlchemy executes it.
     """
-    if (milliseconds := context.execution_options.get(LOCK_TIMEOUT)) is not None:
-        statement = f'SET LOCAL lock_timeout = {int(milliseconds)}; {statement}'
-    return statement, parameters
+    milliseconds = context.execution_options.get(LOCK_TIMEOUT)
+    if milliseconds is None:
+        return False
+    cursor.execute(f'SET LOCAL lock_timeout = {int(milliseconds)}; {statement}', parameters)
+    return True
