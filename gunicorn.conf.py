@@ -20,11 +20,14 @@ from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
-sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'project'))  # as project.serving, it would import Flask
+# Importing project.serving would import Flask, in project/__init__.py. This file may be a copy or a link.
+sys.path += [os.path.join(folder, 'project') for folder in (os.path.dirname(os.path.realpath(__file__)), os.getcwd())]
+for module in [name for name in sys.modules if name.partition('.')[0] == 'serving']:
+    del sys.modules[module]  # gunicorn runs this file again on HUP, when the code may be new
 from serving.logs import Logger
 from serving.worker import Worker
 
-del sys.path[0]
+del sys.path[-2:]
 
 SEND_BUFFER_BYTES = 256 * 1024  # of each socket; without it, the kernel may buffer 4 MiB for a slow client
 
@@ -55,8 +58,8 @@ if most_files == resource.RLIM_INFINITY:
 resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 # Seconds. A worker that stops finishes its requests. The database's deadlines limit the longest, except for streams.
 graceful_timeout = 10
-# Seconds. Longer than the proxy's (nginx: 60 s), so that the proxy closes an idle connection first. This server could
-# close it while the proxy is sending a request.
+# Seconds. Longer than the proxy's (nginx: 60 s), so that the proxy closes an idle connection first. Otherwise,
+# this server could close one while the proxy is sending a request.
 keepalive = 75
 # The number of requests after which a worker is replaced; 0 is never.
 max_requests = number('MAX_REQUESTS', '0')
@@ -89,9 +92,9 @@ LOAD_APP = "import sys; sys.path.insert(0, ''); import manage"
 def on_starting(server: Any) -> None:
     """Check the settings, and make the directory in which the workers store their metrics.
 
-    :raises SystemExit: a setting is wrong. A process that loads the app prints one line about it. Without this check,
-        each worker would print it. Also with ``--preload``: the master has then loaded the app before gevent patched
-        anything, and the workers would block in the modules that the app has imported.
+    :raises SystemExit: a setting is wrong, or ``--preload`` is used. A child process loads the app, so that an error is
+        printed once, and not by each worker. With ``--preload``, the app would be loaded before gevent patches, and the
+        workers would block.
     """
     if server.cfg.preload_app and issubclass(server.worker_class, GeventWorker):
         sys.exit('gunicorn --preload does not work with the gevent worker of this service: remove --preload.')

@@ -16,7 +16,7 @@ IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
 # Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py). Lists in a header and chunks of
 # one byte cost the most.
 HEAD_BYTES = 16 * 1024
-# 64 KiB, as MAX_CONTENT_LENGTH in project/config.py, and the framing of chunks, unless they are tiny.
+# MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024
 LINE_BYTES = 8  # bytes that each line end of a chunked body counts as; every chunk has two line ends
 # Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
@@ -28,10 +28,10 @@ class Connection:
     """A client's socket as gunicorn sees it, which limits what a client may send, and how long it may take.
 
     * The headers of a request, and its body, each have a deadline and a limit in bytes.
-    * ``100 Continue`` is sent when the body is read, so not if the response is 401 or 413.
+    * ``100 Continue`` is sent only when the app reads the body: not before a 401 or 413.
     * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
     * Closing the connection while the client is still sending would reset it, and the client would lose the response.
-      So this class first ends its own direction, and discards a limited part of the rest.
+      So close() first shuts down the sending side, and discards a limited part of the rest.
 
     :param sock: the socket.
     :param keepalive: how long the client may take to begin its next request, in seconds.
@@ -64,14 +64,14 @@ class Connection:
         self._sock.settimeout(SEND_SECONDS)
 
     def end_response(self) -> None:
-        """Send the headers of the response if it has no body. From now on, the rest of the request is discarded."""
+        """Send the headers of a response without a body, and limit how much more of the request may be received."""
         if self._headers:
             self._sock.sendall(self._headers)
         self._headers, self._continue = b'', None
         self._left = min(self._left, DRAIN_BYTES)
 
     def begin_idle(self, started: bool) -> None:
-        """Wait for the next request.
+        """Start the limits of the next request's headers.
 
         :param started: whether the first bytes of its headers have been received.
         """
@@ -84,7 +84,7 @@ class Connection:
     def recv(self, size: int) -> bytes:
         """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
 
-        :param size: bytes.
+        :param size: the maximum number of bytes.
         :raises LimitRequestHeaders: the headers are too large.
         :raises RequestEntityTooLarge: the body is too large, with the framing of its chunks.
         """
@@ -127,7 +127,7 @@ class Connection:
             self._sock.sendall(memoryview(data)[sent:])
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection, after discarding a part of what the client is still sending."""
         if self._between_requests or self._ended:
             self._sock.close()
         else:
@@ -136,11 +136,11 @@ class Connection:
     def end_late(self, now: float, stopping: bool) -> None:
         """End the client's stream if it is late, or if the worker is stopping and the connection is idle."""
         if self._receiving and (now >= self._deadline or (stopping and now >= self._idle_since + IDLE_SECONDS)):
-            # The reader finds the end of the stream after what has been received, so that a request that has just
-            # arrived is still served. On the connection's own socket gevent would raise an error in the reader.
+            # shutdown() lets the reader finish what has arrived, and then find the end of the stream. It is called on a
+            # duplicate, because on its own socket gevent would raise an error in the reader.
             sock = self._sock
-            with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as twin:
-                twin.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as duplicate:
+                duplicate.shutdown(socket.SHUT_RD)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from gunicorn import glogging
 
-# The methods that are logged. Any other one is text from the client.
+# The methods that are logged by name. Any other one is text from the client, and is logged as "other".
 METHODS = {'GET', 'HEAD', 'POST', 'PATCH', 'DELETE', 'OPTIONS', 'PUT', 'TRACE', 'CONNECT'}
 
 
@@ -60,16 +60,15 @@ class Logger(glogging.Logger):
         """
         if self.error_log.level > logging.INFO:
             return
+        # With -k sync, gunicorn also logs requests that it has rejected. They have no route and no status_code.
         line = {
             'time': datetime.now(UTC),
             'level': 'info',
             'event': 'request',
             'request_id': environ.get('users.request_id'),
             'method': req.method if req.method in METHODS else 'other',
-            'route': environ.get('users.route'),  # absent if gunicorn rejected the request
-            'status': int(
-                resp.status.split()[0]
-            ),  # the response to a request that gunicorn rejected has no status_code
+            'route': environ.get('users.route'),
+            'status': int(resp.status.split()[0]),
             'ms': round(request_time.total_seconds() * 1000, 1),
         }
         for name in ('trace_id', 'token', 'user_id'):  # the name of the token, and the id of the user that was changed

@@ -1,4 +1,4 @@
-"""The responses to requests that gunicorn rejects before they reach the app."""
+"""The JSON responses that gunicorn sends instead of the app."""
 
 import os
 
@@ -6,7 +6,7 @@ import orjson
 from gunicorn.http import errors as http_errors
 
 INTERNAL_ERROR = (500, 'Internal Server Error')
-# The responses to requests that gunicorn rejects, by exception. The first match counts; without one it is 500.
+# The first match counts. Other exceptions are a 500.
 REJECTIONS = {
     # The stub lacks these two.
     http_errors.InvalidResponseHeader: INTERNAL_ERROR,  # pyright: ignore[reportAttributeAccessIssue]
@@ -18,6 +18,7 @@ REJECTIONS = {
     http_errors.UnsupportedTransferCoding: (501, 'Not Implemented'),
     http_errors.ParseException: (400, 'Bad Request'),
 }
+ANY_ORIGIN = '*' in (os.environ.get('CORS_ORIGINS', '').strip() or '*')
 
 
 def rejection(error: BaseException) -> tuple[int, str]:
@@ -31,14 +32,13 @@ def error_response(status: int, reason: str) -> bytes:
     :param reason: the reason phrase, which is the message, too.
     """
     body = orjson.dumps({'status': 'fail' if status < 500 else 'error', 'message': reason})
-    any_origin = '*' in (os.environ.get('CORS_ORIGINS', '').strip() or '*')
     lines = (
         f'HTTP/1.1 {status} {reason}',
         'Connection: close',
         'Content-Type: application/json',
         f'Content-Length: {len(body)}',
         # The headers of project/headers.py, which does not handle this response.
-        *(['Access-Control-Allow-Origin: *'] if any_origin else []),
+        *(['Access-Control-Allow-Origin: *'] if ANY_ORIGIN else []),
         'Access-Control-Expose-Headers: X-Request-ID',
         "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
         'Cache-Control: private, no-cache',

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import time
+from email.utils import formatdate
 from typing import Any
 
 import gevent
@@ -22,7 +23,7 @@ ABSOLUTE = re.compile('[a-z][a-z0-9+.-]*://([^/?#]*)', re.IGNORECASE)  # a URI w
 class CachedSettings:
     """The settings of gunicorn, each computed once. Otherwise they take 10 % of the CPU of ``/ping``.
 
-    :param settings: gunicorn's own object, whose attributes this one has.
+    :param settings: gunicorn's ``Config``.
     """
 
     def __init__(self, settings: Any) -> None:
@@ -35,7 +36,7 @@ class CachedSettings:
 
 
 class Worker(ggevent.GeventWorker):
-    """gevent's worker with these changes.
+    """gunicorn's gevent worker with these changes.
 
     * Each client's socket is a :class:`Connection`, with limits. Once a second, the worker closes connections that are
       past their deadline, instead of using a timer for each request.
@@ -125,7 +126,7 @@ def drain(body: Any) -> bool:
     """Discard the unread part of a body; return whether the next request can be read after it."""
     if isinstance(body.reader, LengthReader) and not body.reader.length:
         return True  # most requests: they have no body, or it has been read
-    with contextlib.suppress(Exception):  # gunicorn's for malformed chunks, those of Connection.recv, OSError
+    with contextlib.suppress(Exception):  # malformed chunks, exceeded limits, OSError
         while body.read(RECEIVE_BYTES):
             gevent.sleep(0)  # other clients are served meanwhile
         return True
@@ -145,14 +146,13 @@ class Server(StreamServer):
 
 @functools.lru_cache(1)
 def date_of(second: int) -> str:
-    """Return the ``Date`` header for a second, counted since the epoch."""
-    return http_date(second)
+    """Return the ``Date`` header (RFC 9110 section 5.6.7) for a second, counted since the epoch."""
+    return formatdate(second, usegmt=True)
 
 
 # Replaced parts of gunicorn that have no setting. tests/heavy/served.py fails if gunicorn stops using one of them.
-# The stub lacks the names.
+# gunicorn.conf.py runs this again on HUP. The stub lacks the names.
 ggevent.StreamServer = Server  # pyright: ignore[reportAttributeAccessIssue]
 # Formatting the date and making an error stream for each request would take 10 % of the CPU of /ping.
-http_date = util.http_date
 util.http_date = lambda timestamp=None: date_of(int(time.time() if timestamp is None else timestamp))
-wsgi.WSGIErrorsWrapper = functools.cache(wsgi.WSGIErrorsWrapper)
+wsgi.WSGIErrorsWrapper = functools.cache(getattr(wsgi.WSGIErrorsWrapper, '__wrapped__', wsgi.WSGIErrorsWrapper))

@@ -1,14 +1,32 @@
-"""Apps of the tests under gunicorn: a list that fails in the middle, and what gunicorn uses of project/serving."""
+"""Other apps under gunicorn: one whose list fails in the middle, and one that looks at the replacements in it."""
 
 import gc
 import http.client
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 from project import create_app
 from project.api import users
+from project.tests.base import ROOT
 from project.tests.test_server import ServerTestCase
 
+# gunicorn's master runs its configuration at start, and again on HUP.
+RELOAD = """
+import runpy, sys
+from pathlib import Path
+
+runpy.run_path('gunicorn.conf.py')
+before = sys.modules['serving.worker'].Worker
+with Path('project/serving/worker.py').open('a') as file:
+    file.write('CHANGED = True\\n')
+config = runpy.run_path('gunicorn.conf.py')
+print(sys.modules['serving.worker'].CHANGED, config['worker_class'] is not before)
+"""
 error_streams = []
 
 
@@ -51,7 +69,7 @@ class BrokenServerTest(ServerTestCase):
 
 
 class ReplacementsTest(ServerTestCase):
-    """What project/serving/worker.py replaces in gunicorn, which has no settings for it."""
+    """gunicorn uses the replacements that project/serving/worker.py makes."""
 
     served, workers = 'project.tests.heavy.served:look_at_gunicorn', 1
     changes = "from serving import worker; worker.date_of = lambda second: 'one date'"
@@ -61,3 +79,11 @@ class ReplacementsTest(ServerTestCase):
             response = self.server.get('/')
         self.assertEqual(response.headers['Date'], 'one date')
         self.assertEqual(response.body, {'servers': ['Server'], 'error_streams': 1})
+
+    def test_new_code_is_loaded_on_hup(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(ROOT / 'gunicorn.conf.py', folder)
+            shutil.copytree(ROOT / 'project/serving', Path(folder, 'project/serving'))
+            command = [sys.executable, '-B', '-c', RELOAD]  # -B: no bytecode, which is the same within a second
+            done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.stderr, done.stdout), ('', 'True True\n'))

@@ -98,8 +98,7 @@ class Server(Client):
         self._command = [sys.executable, '-m', 'gunicorn', '-b', f'{HOST}:{self.port}', app]
         if config:
             changed = Path(folder, 'gunicorn.conf.py')
-            load = f'import runpy\nglobals().update(runpy.run_path({str(ROOT / "gunicorn.conf.py")!r}))'
-            changed.write_text(f'{load}\n{config}\n')
+            changed.write_text(f'{(ROOT / "gunicorn.conf.py").read_text()}\n{config}\n')
             self._command += ['-c', str(changed)]
         self.environ = {
             'PATH': os.environ['PATH'],
