@@ -46,10 +46,10 @@ HOST = re.compile(r'(?:[a-z0-9._-]+|\[[a-f0-9:.]+\])(?::[0-9]{0,5})?', re.ASCII 
 
 
 class EncodedJSON(Response):
-    """A response whose body is JSON already, and whose headers need no conversion.
+    """A response whose body is JSON already, and whose headers are sent as they are.
 
     :param body: the JSON.
-    :param headers: all of them but Content-Type and Content-Length; any ``Location`` is a URI.
+    :param headers: without Content-Type and Content-Length. ``Location`` must be a URI, since it is not encoded.
     """
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:

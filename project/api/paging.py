@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 from flask import Request, current_app
@@ -35,7 +35,7 @@ def position(text: str) -> tuple[str, int]:
 def next_url(request: Request, user: Mapping[str, Any]) -> str:
     """Return the URL of the page after ``user``: that of ``request``, with another position."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name != 'after']
-    return f'{request.script_root}{request.path}?{urlencode(kept)}&after={cursor(user)}'
+    return f'{quote(request.script_root)}{request.path}?{urlencode(kept)}&after={cursor(user)}'
 
 
 @cache

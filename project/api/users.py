@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import orjson
 from flask import Blueprint, Response, abort, current_app, request
@@ -34,7 +35,8 @@ def add_user() -> ResponseReturnValue:
     with deadline(REQUEST_SECONDS):
         user = changes.add(values)
     request.environ[USER_KEY] = user['id']
-    return respond(user, 201, f'{user["email"]} was added!', Location=f'{request.script_root}/users/{user["id"]}')
+    location = f'{quote(request.script_root)}/users/{user["id"]}'
+    return respond(user, 201, f'{user["email"]} was added!', Location=location)
 
 
 @users_blueprint.get('/users/<user_id>')
@@ -135,7 +137,7 @@ def etag(text: bytes) -> str:
 def respond(user: Mapping[str, Any], status: int = 200, message: str | None = None, **headers: str) -> Response:
     """Return the response with a user, and its ``ETag``.
 
-    The user is encoded once. Flask would encode a dict again, and make the response in more steps: 5 % of a request.
+    The JSON is made once, for the body and the ``ETag``. Flask would make it again.
     """
     text = orjson.dumps(user)
     more = b'' if message is None else b'"message":%b,' % orjson.dumps(message)
@@ -155,7 +157,7 @@ def read_page(query: Mapping[str, Any], limit: int | None) -> tuple[bytes, dict[
 
     :param query: the values of :data:`FILTERS`.
     :param limit: the number of users on a page; None for all.
-    :returns: the JSON array of the users, and the last one if a page follows. None if the list has to be streamed.
+    :returns: the JSON array of the users, and the last user if there is a next page. None for a list to stream.
     """
     size = limit or STREAM_ROWS
     # One more than needed: if it exists, there is another page.

@@ -112,6 +112,8 @@ class BaseTestCase(TestCase):
 
     def setUp(self) -> None:
         """Remove all users."""
+        # Flask-Testing has replaced the class, and Flask would then replace EncodedJSON in each response.
+        self.app.response_class = type(self.app).response_class
         self.addCleanup(dispose, self.app)
         empty_tables()
 

@@ -54,6 +54,15 @@ class ForwardedPrefixTest(BaseTestCase):
     def test_location_link_and_next_have_the_prefix(self) -> None:
         self.assertEqual(self.links('/api'), {'/api'})
 
+    def test_script_name_of_another_server_is_encoded(self) -> None:
+        self.store_users(2)
+        environ = {'SCRIPT_NAME': '/\xc3\xbc x'}  # "/ü x" in the encoding of WSGI
+        json = {'username': 'ann', 'email': 'ann@example.com'}
+        added = self.client.post('/users', json=json, environ_overrides=environ)
+        listed = self.client.get('/users?limit=1', environ_overrides=environ)
+        self.assertEqual(added.headers['Location'], f'/%C3%BC%20x/users/{added.json["data"]["id"]}')
+        self.assertTrue(listed.json['data']['next'].startswith('/%C3%BC%20x/users?'))
+
     def test_prefix_of_a_client_is_ignored_without_trusted_proxies(self) -> None:
         self.assertEqual(self.links('/api', PROXY_HOPS='0'), {''})
 
