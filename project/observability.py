@@ -16,7 +16,7 @@ REQUEST_ID = re.compile(r'[A-Za-z0-9._:/+=-]{1,128}')
 TRACEPARENT = re.compile(
     r'(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?'
 )
-# In the WSGI environment, where serving/logs.py reads them: the name of the token, and the id of the changed user.
+# Keys of the WSGI environment. serving/logs.py repeats them, since it cannot import this module.
 ID_KEY, ROUTE_KEY, TOKEN_KEY, USER_KEY = 'users.request_id', 'users.route', 'users.token', 'users.user_id'
 TRACE_KEY = 'users.trace_id'
 

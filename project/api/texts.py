@@ -39,7 +39,7 @@ INVISIBLE = re.compile(
     '\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
 )
 _EMOJI = '\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff'
-# The places where they change the display, and so are part of a name.
+# Where they change the display, so that they are allowed.
 JOINED = re.compile(
     '|'.join(
         (
@@ -62,12 +62,12 @@ JOINED = re.compile(
 # its list.
 INTRANET = ('local', 'internal', 'test', 'localhost')
 SPECIAL_USE_DOMAIN_NAMES[:] = [name for name in SPECIAL_USE_DOMAIN_NAMES if name not in INTRANET]
-# Most emails. email-validator accepts each match unchanged, and takes a tenth of the time of a POST for it. The labels
-# of the domain have no hyphens, and the last one is not in the list.
-_SPECIAL = '|'.join(SPECIAL_USE_DOMAIN_NAMES)
+# Most emails match this. email-validator would accept each match unchanged, but take a tenth of the time of a POST.
+# Domains with a hyphen do not match, and neither do those that end in a name of the list.
+_SPECIAL = '|'.join(map(re.escape, SPECIAL_USE_DOMAIN_NAMES))
 ORDINARY = re.compile(
-    r'(?=[^@]{1,64}@)[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@(?:[A-Za-z0-9]{1,63}\.)+'
-    rf'(?!(?i:{_SPECIAL})\Z)[A-Za-z]{{2,63}}'
+    rf'(?=[^@]{{1,64}}@)(?!.*[@.](?i:{_SPECIAL})\Z)'
+    r'[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@(?:[A-Za-z0-9]{1,63}\.)+[A-Za-z]{2,63}'
 )
 LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without a period that is accepted
 

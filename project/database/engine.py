@@ -93,7 +93,7 @@ def listen(name: str | None, engine: Engine) -> None:
     event.listen(engine, 'handle_error', _replace_unreadable)
     event.listen(engine, 'handle_error', _judge_pool)
     if name == 'writes':
-        # With the event before_cursor_execute, SQLAlchemy would also look for events of each connection.
+        # Not before_cursor_execute, which would make SQLAlchemy look for events of each new connection.
         event.listen(engine, 'do_execute', _execute)
 
 

@@ -5,6 +5,7 @@ import unittest
 from itertools import product
 from unittest import mock
 
+from email_validator import SPECIAL_USE_DOMAIN_NAMES
 from pydantic_core import PydanticCustomError
 
 from project.api import texts
@@ -43,7 +44,7 @@ class OrdinaryEmailsTest(unittest.TestCase):
             f'{local}@{".".join((*labels, last))}'
             for local in LOCAL
             for labels in (*product(LABELS), *product(LABELS, LABELS))
-            for last in LAST
+            for last in (*LAST, *SPECIAL_USE_DOMAIN_NAMES)
         ]
         ordinary = [email for email in emails if texts.ORDINARY.fullmatch(email)]
         self.assertGreater(len(ordinary), 300)

@@ -4,19 +4,21 @@ import os
 import sys
 from types import FrameType
 from typing import Any
+from unittest import mock
 
+from project.api import users
 from project.tests.base import BEARER, ROOT, TOKEN, BaseTestCase
 
-# A request skips some of these steps, but passes no other file.
+# The files on the call stack of a statement. A request may skip some of them, but passes no other file.
 STEPS = (
     {'headers.py'},
     {'api/users.py'},
     {'api/models.py', 'api/changes.py'},
     {'database/__init__.py'},
     {'database/batching.py'},
-    {'database/reading.py', 'database/engine.py', 'database/sqlite.py'},
+    {'database/reading.py', 'database/streams.py', 'database/engine.py', 'database/sqlite.py'},
 )
-PROJECT = f'{ROOT / "project"}{os.sep}'
+PROJECT = f'{ROOT.as_posix()}/project/'
 EXECUTE = {'execute', 'executemany'}  # methods of both drivers' cursors, which are written in C
 
 
@@ -41,9 +43,9 @@ class Paths:
             return
         files = []
         while frame:
-            file = frame.f_code.co_filename
-            if file.startswith(PROJECT) and f'{os.sep}tests' not in file:
-                files.append(file.removeprefix(PROJECT).replace(os.sep, '/'))
+            file = frame.f_code.co_filename.replace(os.sep, '/')
+            if file.startswith(PROJECT) and 'tests' not in file.removeprefix(PROJECT):
+                files.append(file.removeprefix(PROJECT))
             frame = frame.f_back
         self.found.append(list(dict.fromkeys(reversed(files))))
 
@@ -52,12 +54,16 @@ class PathOfARequestTest(BaseTestCase):
     settings = {'API_TOKENS': [TOKEN]}
 
     def test_a_request_passes_these_files_on_its_way_to_the_database(self) -> None:
+        self.enterContext(mock.patch.object(users, 'STREAM_ROWS', 1))  # two users are streamed
+        self.add_user('bob', 'bob@example.com')
         path = f'/users/{self.add_user()["id"]}'
-        self.client.get(path)  # opens the connections, which sends statements of its own
+        for url in (path, '/users'):
+            self.client.get(url)  # opens connections, which sends statements of its own
         for method, url, body in (
             ('GET', path, None),
             ('GET', '/users?limit=10&count=true', None),
-            ('POST', '/users', {'username': 'bob', 'email': 'bob@example.com'}),
+            ('GET', '/users', None),
+            ('POST', '/users', {'username': 'eve', 'email': 'eve@example.com'}),
             ('PATCH', path, {'username': 'Ann'}),
             ('DELETE', path, None),
         ):
@@ -65,8 +71,9 @@ class PathOfARequestTest(BaseTestCase):
                 with Paths() as paths:
                     response = self.client.open(url, method=method, json=body, headers=BEARER)
                 self.assertLess(response.status_code, 300, response.text)
-                self.assertTrue(paths.found)
+                self.assertEqual(paths.found[0][:2], ['headers.py', 'api/users.py'])
                 for files in paths.found:
+                    self.assertTrue(files)
                     steps = [number for file in files for number, step in enumerate(STEPS) if file in step]
                     self.assertEqual(len(steps), len(files), files)
                     self.assertEqual(steps, sorted(set(steps)), files)

@@ -30,7 +30,7 @@ class PythonVersionTest(unittest.TestCase):
                 message = 'The users service needs Python 3.11 or later; this is 3.10.\n'
                 self.assertEqual((done.returncode, done.stdout, done.stderr), (1, '\n', message))
 
-    def test_pip_of_an_older_python_stops_at_the_first_requirement_whose_name_says_why(self) -> None:
+    def test_first_requirement_fails_on_older_pythons_only_and_its_url_says_why(self) -> None:
         lines = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and line[0] != '#']
         first = Requirement(lines[0])
         assert first.marker and first.url

@@ -83,7 +83,7 @@ class KeyboardTests(PageTestCase):
         self.open()
         expect(self.names).to_have_count(50)
         keyboard = self.page.keyboard
-        # Add a user. The key has no effect before the page knows that it may.
+        # Add a user. The key has no effect before the button is shown.
         expect(self.add).to_be_visible()
         keyboard.press('n')
         username = self.dialog.get_by_label('Username')
