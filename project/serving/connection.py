@@ -18,7 +18,7 @@ IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
 HEAD_BYTES = 16 * 1024
 # MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024
-LINE_BYTES = 8  # bytes that each line end of a chunked body counts as; every chunk has two line ends
+LINE_BYTES = 16  # bytes that each line end of a chunked body counts as; every chunk has two line ends
 # Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once

@@ -1,6 +1,7 @@
 """No request within the limits costs much CPU: each limit is used up in the way that costs the most."""
 
 import json
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +11,8 @@ from project.tests.support.attack_case import CHUNKED, DELETE, LIST, PING, POST,
 from project.tests.support.raw import RawClient
 from project.tests.support.servers import TOKEN
 
-MOST_MS = 20.0
+MOST_MS = 20.0  # where the loop below takes LOOP_MS; in proportion where Python is slower
+LOOP_MS = 25.0
 MOST_BYTES = 65_536  # of a body
 ONE = b'GET /users/1 HTTP/1.1\r\nHost: x\r\n'
 PATCH = b'PATCH /users/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ' + TOKEN.encode() + b'\r\n'
@@ -132,13 +134,14 @@ class CostTest(AttackCase):
     def test_costly_requests(self) -> None:
         self.exchange(self.server.port, body(json.dumps({'username': 'ann', 'email': 'ann@example.com'}).encode()))
         (worker,) = self.server.workers()
+        most = MOST_MS * max(1.0, min(loop_ms() for _ in range(5)) / LOOP_MS)
         costs = {}
         for name, data in requests().items():
             with self.subTest(name):
                 costs[name] = min(self.cost(worker, data) for _ in range(4))
-                self.assertLessEqual(costs[name], MOST_MS)
+                self.assertLessEqual(costs[name], most)
         for name, cost in sorted(costs.items(), key=lambda item: -item[1])[:5]:
-            print(f'  measured: {name}: {cost:.1f} ms of CPU', flush=True)
+            print(f'  measured: {name}: {cost:.1f} ms of CPU, at most {most:.1f}', flush=True)
 
     def cost(self, worker: int, data: bytes) -> float:
         """Return how much CPU time a request takes, in ms."""
@@ -149,6 +152,14 @@ class CostTest(AttackCase):
                 status, _, _ = client.receive()
                 self.assertNotIn(status, (500, 503))
         return (cpu_ms(worker) - before) / 3
+
+
+def loop_ms() -> float:
+    """Return how much CPU time a loop in Python takes, in ms."""
+    start = time.process_time()
+    for number in range(100_000):
+        f'{number}'.encode().partition(b'5')
+    return (time.process_time() - start) * 1000
 
 
 def cpu_ms(pid: int) -> float:
