@@ -129,8 +129,12 @@ def is_stale(connection: Any) -> bool:
 
 
 def as_driver_error(error: Exception) -> psycopg2.Error:
-    """Return an error of psycopg2 unchanged, and :class:`Unreadable` for any other error that psycopg2 raised."""
+    """Return an error of psycopg2 unchanged, and :class:`Unreadable` for any other error that psycopg2 raised.
+
+    A message that is not UTF-8 is a UnicodeDecodeError. With some releases of Python, such as 3.11.2, it is an error
+    of psycopg2 without a message.
+    """
     if isinstance(error, psycopg2.Error):
-        return error
+        return error if error.args else Unreadable('FATAL:  the server sent a message that is not UTF-8')
     text = error.object.decode(errors='replace') if isinstance(error, UnicodeDecodeError) else repr(error)
     return Unreadable(text)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from unittest import mock
 
 import psycopg2
@@ -20,6 +21,8 @@ STARTING = (
 )
 FRENCH = STARTING[2].encode('latin1')
 ROW = (7, 'ann', 'ann@example.com', False, '2026-01-01 00:00:00')
+# What is printed for it. Not every release of Python lets psycopg2 pass the message on.
+LATIN1 = '(le syst.me de base de donn.es d.marre|the server sent a message that is not UTF-8)'
 UNREADABLE = message(b'E', b'SERREUR\0C57014\0M' + FRENCH + b'\0\0') + READY
 BROKEN_ROW = rows(('xx',)).replace(b'xx', b'\xe8m')
 REQUESTS = (('GET', '/health'), ('GET', '/users'), ('GET', '/users?limit=1'), ('GET', '/users/7'), ('POST', '/users'))
@@ -97,12 +100,12 @@ class CommandTest(BaseTestCase):
             with self.subTest(words=words):
                 printed, message = self.wait([fatal('57P03', words)] * 2)
                 self.assertIsNone(message)
-                self.assertIn(words.decode(errors='replace'), printed)
+                self.assertRegex(printed, LATIN1 if words == FRENCH else re.escape(words.decode()))
 
     def test_server_that_does_not_start_is_reported_in_one_line(self):
         self.enterContext(mock.patch.object(waiting, 'WAIT_SECONDS', 0))
         _, message = self.wait([fatal('57P03', FRENCH)] * 5)
-        self.assertRegex(message, r'\ANo database after 0 s: .*: le syst.me de base de donn.es d.marre\Z')
+        self.assertRegex(message, rf'\ANo database after 0 s: .*: {LATIN1}\Z')
 
     def test_wrong_password_is_reported_at_once(self):
         printed, message = self.wait([fatal('28P01', b'password authentication failed for user "u"')])
