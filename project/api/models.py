@@ -1,7 +1,7 @@
 """The model of users: the columns, the queries, and the dict of a response."""
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -147,6 +147,16 @@ _WITH_Q = {
 def _conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
     conditions = FILTERS | _WITH_Q if 'q' in filters else FILTERS
     return [conditions[name] for name in filters if name != 'limit']
+
+
+def bind(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a statement with the filters in ``query`` binds."""
+    values = dict(query)
+    if 'email' in values:
+        values['email'], values['email_as_is'] = values.pop('email')
+    if 'after' in values:
+        values['created_at'], values['id'] = values.pop('after')
+    return values
 
 
 def to_dicts(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from werkzeug.exceptions import BadRequest
 
 from project.api import changes, paging, parsing, schemas
-from project.api.models import FILTERS, MAX_ID, User, to_dicts
+from project.api.models import FILTERS, MAX_ID, User, bind, to_dicts
 from project.database import REQUEST_SECONDS, database, deadline
 from project.database.errors import Duplicate
 from project.errors import envelope
@@ -190,13 +190,3 @@ def stream_users(query: Mapping[str, Any], head: bytes) -> Response:
 def to_json(rows: Sequence[Row[Any]]) -> bytes:
     """Return rows as the elements of a JSON array."""
     return orjson.dumps(to_dicts(rows))[1:-1]
-
-
-def bind(query: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that the statement of a list binds."""
-    values = dict(query)
-    if 'email' in values:
-        values['email'], values['email_as_is'] = values.pop('email')
-    if 'after' in values:
-        values['created_at'], values['id'] = values.pop('after')
-    return values

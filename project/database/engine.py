@@ -94,7 +94,7 @@ def listen(name: str | None, engine: Engine) -> None:
     event.listen(engine, 'handle_error', _judge_pool)
     if name == 'writes':
         # Not before_cursor_execute, which would make SQLAlchemy look for events of each new connection.
-        event.listen(engine, 'do_execute', _execute)
+        event.listen(engine, 'do_execute', _execute_with_lock_timeout)
 
 
 def _connect(dialect: Any, record: ConnectionPoolEntry, _: Any, arguments: dict[str, Any]) -> Any:
@@ -175,7 +175,7 @@ def _judge_pool(context: ExceptionContext) -> None:
             leadership.suspect(context.connection.info[SERVER])
 
 
-def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+def _execute_with_lock_timeout(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     """Limit the time that a statement waits for locks, if its execution option says so.
 
     PostgreSQL runs the two statements, which are sent together in autocommit mode, as one transaction, so the

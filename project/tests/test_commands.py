@@ -188,9 +188,9 @@ class DatabaseCommandsTest(CommandTestCase):
         users = self.users()
         self.assertEqual(len({user.email for user in users}), 36)
         newest = users[-25:]
-        moments = [user.created_at for user in newest]
-        self.assertEqual(moments, sorted(set(moments)))
-        self.assertLess(moments[-1], utcnow())
+        times = [user.created_at for user in newest]
+        self.assertEqual(times, sorted(set(times)))
+        self.assertLess(times[-1], utcnow())
         self.assertEqual({user.active for user in newest}, {True, False})
 
     def test_seed_db_rejects_a_count_below_one(self):

@@ -48,13 +48,13 @@ RIGHT_TO_LEFT = [
 
 def users():
     """The users of the pictures, the last of them the newest."""
-    moment = NOW - timedelta(seconds=38, microseconds=517087)
+    latest = NOW - timedelta(seconds=38, microseconds=517087)
     return [
         {
             'username': name,
             'email': f'{name.lower().replace(" ", ".").translate(ASCII)}@example.com',
             # Further and further apart: minutes, hours, days.
-            'created_at': moment - timedelta(minutes=7 * number**2.6),
+            'created_at': latest - timedelta(minutes=7 * number**2.6),
             'active': number % 4 != 2,
         }
         for number, name in reversed(list(enumerate(NAMES)))
