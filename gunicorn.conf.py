@@ -20,7 +20,8 @@ from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
-# Importing project.serving would import Flask, in project/__init__.py. This file may be a copy or a link.
+# Importing project.serving would import Flask, in project/__init__.py. This file may be a copy or a link, so both folders
+# are searched.
 sys.path += [os.path.join(folder, 'project') for folder in (os.path.dirname(os.path.realpath(__file__)), os.getcwd())]
 for module in [name for name in sys.modules if name.partition('.')[0] == 'serving']:
     del sys.modules[module]  # gunicorn runs this file again on HUP, when the code may be new

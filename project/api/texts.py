@@ -39,7 +39,7 @@ INVISIBLE = re.compile(
     '\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
 )
 _EMOJI = '\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff'
-# Where they change the display, so that they are allowed.
+# Where they change the display, they are allowed.
 JOINED = re.compile(
     '|'.join(
         (

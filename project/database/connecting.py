@@ -129,10 +129,9 @@ def is_stale(connection: Any) -> bool:
 
 
 def as_driver_error(error: Exception) -> psycopg2.Error:
-    """Return an error of psycopg2 unchanged, and :class:`Unreadable` for any other error that psycopg2 raised.
+    """Return an error of psycopg2 that has a message unchanged, and :class:`Unreadable` for any other error.
 
-    A message that is not UTF-8 is a UnicodeDecodeError. With some releases of Python, such as 3.11.2, it is an error
-    of psycopg2 without a message.
+    For a message that is not UTF-8, psycopg2 raises UnicodeDecodeError, or on Python 3.11.2 an error without a message.
     """
     if isinstance(error, psycopg2.Error):
         return error if error.args else Unreadable('FATAL:  the server sent a message that is not UTF-8')

@@ -13,8 +13,7 @@ HEAD_SECONDS = 10.0  # for the request line and the headers of a request
 BODY_SECONDS = 30.0  # for the body, from the end of its headers
 SEND_SECONDS = 60.0  # for a client to receive a part of a response
 IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
-# Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py). Lists in a header and chunks of
-# one byte cost the most.
+# Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py).
 HEAD_BYTES = 16 * 1024
 # MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024

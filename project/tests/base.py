@@ -112,7 +112,7 @@ class BaseTestCase(TestCase):
 
     def setUp(self) -> None:
         """Remove all users."""
-        # Flask-Testing has replaced the class, and Flask would then replace EncodedJSON in each response.
+        # Flask-Testing replaces response_class, so that Flask would convert each EncodedJSON.
         self.app.response_class = type(self.app).response_class
         self.addCleanup(dispose, self.app)
         empty_tables()

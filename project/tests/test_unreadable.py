@@ -21,7 +21,7 @@ STARTING = (
 )
 FRENCH = STARTING[2].encode('latin1')
 ROW = (7, 'ann', 'ann@example.com', False, '2026-01-01 00:00:00')
-# What is printed for it. Not every release of Python lets psycopg2 pass the message on.
+# Printed for FRENCH. On some releases of Python, psycopg2 loses the message.
 LATIN1 = '(le syst.me de base de donn.es d.marre|the server sent a message that is not UTF-8)'
 UNREADABLE = message(b'E', b'SERREUR\0C57014\0M' + FRENCH + b'\0\0') + READY
 BROKEN_ROW = rows(('xx',)).replace(b'xx', b'\xe8m')

@@ -11,7 +11,7 @@ from project.tests.support.attack_case import CHUNKED, DELETE, LIST, PING, POST,
 from project.tests.support.raw import RawClient
 from project.tests.support.servers import TOKEN
 
-MOST_MS = 20.0  # where the loop below takes LOOP_MS; in proportion where Python is slower
+MOST_MS = 20.0  # if loop_ms() returns LOOP_MS; a slower Python gets more
 LOOP_MS = 25.0
 MOST_BYTES = 65_536  # of a body
 ONE = b'GET /users/1 HTTP/1.1\r\nHost: x\r\n'

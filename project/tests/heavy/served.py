@@ -1,4 +1,4 @@
-"""Other apps under gunicorn: one whose list fails in the middle, and one that looks at the replacements in it."""
+"""Test apps under gunicorn: one whose list fails in the middle, and one that reports gunicorn's replaced parts."""
 
 import gc
 import http.client
@@ -84,6 +84,6 @@ class ReplacementsTest(ServerTestCase):
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(ROOT / 'gunicorn.conf.py', folder)
             shutil.copytree(ROOT / 'project/serving', Path(folder, 'project/serving'))
-            command = [sys.executable, '-B', '-c', RELOAD]  # -B: no bytecode, which is the same within a second
+            command = [sys.executable, '-B', '-c', RELOAD]  # -B: write no bytecode
             done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=60)
         self.assertEqual((done.stderr, done.stdout), ('', 'True True\n'))
