@@ -20,15 +20,15 @@ from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
-# Importing project.serving would import Flask, in project/__init__.py. This file may be a copy or a link, so both folders
-# are searched.
-sys.path += [os.path.join(folder, 'project') for folder in (os.path.dirname(os.path.realpath(__file__)), os.getcwd())]
+# Importing project.serving would import Flask, in project/__init__.py.
+folders = (os.path.dirname(os.path.realpath(__file__)), os.getcwd())  # this file may be a link or a copy
+sys.path[:0] = [os.path.join(folder, 'project') for folder in folders]
 for module in [name for name in sys.modules if name.partition('.')[0] == 'serving']:
     del sys.modules[module]  # gunicorn runs this file again on HUP, when the code may be new
 from serving.logs import Logger
 from serving.worker import Worker
 
-del sys.path[-2:]
+del sys.path[:2]
 
 SEND_BUFFER_BYTES = 256 * 1024  # of each socket; without it, the kernel may buffer 4 MiB for a slow client
 
