@@ -67,13 +67,13 @@ class Lives(Load):
             if response.status != 201:
                 return response
             self.responses.append(response)
-            path = f'/users/{response.body["data"]["id"]}'
-            for method, at, payload, headers in (
-                ('PATCH', path, {'active': True}, {'If_Match': response.headers['ETag']}),
-                ('GET', f'/users?q={email}&count=true', None, {}),
-                ('GET', path, None, {'If_None_Match': response.headers['ETag']}),
-            ):
-                self.responses.append(self.server.request(method, at, payload, connection, **headers))
+            path, added = f'/users/{response.body["data"]["id"]}', response.headers['ETag']
+            response = self.server.request('PATCH', path, {'active': True}, connection, If_Match=added)
+            if response.status != 200:
+                return response
+            self.responses.append(response)
+            for at, headers in ((f'/users?q={email}&count=true', {}), (path, {'If_None_Match': added})):
+                self.responses.append(self.server.request('GET', at, connection=connection, **headers))
             response = self.server.request('DELETE', path, connection=connection)
         if response.status == 204:
             self.removed.append(email)
@@ -110,6 +110,7 @@ class Endurance(FaultCase):
         self.check_resources(resources)
         self.check_growth()
         self.check_responses(loads, kills)
+        self.assertTrue(writers.acknowledged and lives.removed, 'no client added a user, or none removed one')
         stored = self.cluster.emails()
         self.assertEqual(len(stored), len(set(stored)))
         self.assertEqual([], sorted(set(writers.acknowledged) - set(stored)), 'acknowledged, and lost')
