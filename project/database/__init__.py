@@ -21,7 +21,7 @@ from werkzeug.local import LocalProxy
 from project.database import leadership
 from project.database.batching import Batcher
 from project.database.breaker import Breaker
-from project.database.connecting import deadline
+from project.database.connecting import deadline, probing
 from project.database.engine import KEEP_POOL, LOCK_TIMEOUT, SERVER, configure, listen
 from project.database.errors import Disconnected, RolledBack, translated
 from project.database.reading import Compilable, fetch
@@ -101,9 +101,9 @@ class Database:
         """
         with deadline(REQUEST_SECONDS), self.breaker.watch():
             try:
-                return fetch(self._engines['reads'], statement, parameters or {}, discard_pool=True)
+                return fetch(self._engines['reads'], statement, parameters or {})
             except (Disconnected, RolledBack):
-                return fetch(self._engines['reads'], statement, parameters or {}, discard_pool=True)
+                return fetch(self._engines['reads'], statement, parameters or {})
 
     def write(self, statement: Executable, parameters: Any, lock_milliseconds: int | None = None) -> Sequence[Row[Any]]:
         """Run an INSERT, UPDATE or DELETE on its own, commit it, and return the rows of its RETURNING.
@@ -145,7 +145,7 @@ class Database:
         return self._streams.rows(statement, parameters, size)
 
     def probe(self, statement: Compilable) -> Sequence[Any]:
-        """Run a SELECT on its own, and return its rows. Its timeout changes neither the circuit breaker nor the pool.
+        """Run a SELECT on its own, and return its rows. Its timeout affects no other call.
 
         Calls that wait at the same time run once, so that they never take more than one connection.
 
@@ -154,7 +154,8 @@ class Database:
         """
 
         def fetch_once(items: list[None]) -> list[Sequence[Any]]:
-            return [fetch(self._engines['reads'], statement, {}, discard_pool=False)] * len(items)
+            with probing():
+                return [fetch(self._engines['reads'], statement, {})] * len(items)
 
         with deadline(REQUEST_SECONDS) as end:
             return cast(Sequence[Any], self._batcher.run(('probe', statement), fetch_once, None, end))

@@ -4,11 +4,13 @@ libpq has no read timeout, and its ``connect_timeout`` is not in force while psy
 callback below waits for the socket, at most until the innermost :class:`deadline`.
 """
 
+import contextlib
 import math
 import select
 import selectors
 import sys
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,7 @@ import psycopg2.extensions
 CALL_SECONDS = 3.0  # for one database call
 
 _end: ContextVar[float] = ContextVar('end', default=math.inf)  # of the innermost deadline, on the monotonic clock
+_is_probe: ContextVar[bool] = ContextVar('is_probe', default=False)
 
 if 'gevent.monkey' in sys.modules and sys.modules['gevent.monkey'].is_module_patched('select'):
     # gunicorn's gevent worker has patched the process before it loads the app.
@@ -80,6 +83,21 @@ class deadline:  # noqa: N801, used like a function
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _end.reset(self._token)
+
+
+@contextlib.contextmanager
+def probing() -> Iterator[None]:
+    """Let no timeout of the ``with`` block change how other calls use the pool and the hosts."""
+    token = _is_probe.set(True)
+    try:
+        yield
+    finally:
+        _is_probe.reset(token)
+
+
+def is_probe() -> bool:
+    """Return whether the current call runs within :func:`probing`."""
+    return _is_probe.get()
 
 
 def end_of_call() -> float:

@@ -108,8 +108,9 @@ _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 
 def discard_older(engine: Engine) -> None:
-    """Let the pool replace each of its current connections before the next use."""
-    _discarded_at[engine] = time.monotonic()
+    """Let the pool replace each of its current connections before the next use; not if the call is a probe."""
+    if not connecting.is_probe():
+        _discarded_at[engine] = time.monotonic()
 
 
 def _reject_stale(engine: Engine, connection: Any, record: ConnectionPoolEntry) -> None:
@@ -137,7 +138,7 @@ def _must_be_replaced(engine: Engine, connection: Any, record: ConnectionPoolEnt
     try:
         return bool(record.info['is_abandoned']())
     except TimedOut:
-        hosts.try_last(record.info[SERVER])
+        hosts.timed_out(record.info[SERVER])
         discard_older(engine)
         raise
     except psycopg2.OperationalError:

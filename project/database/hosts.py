@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 
 from project.database import libpq
-from project.database.connecting import TimedOut, as_driver_error, deadline, seconds_left
+from project.database.connecting import TimedOut, as_driver_error, deadline, is_probe, seconds_left
 
 CONNECT_SECONDS = 1.0  # for one address of a database host to accept a connection
 # The same, if the address has timed out within UNRESPONSIVE_SECONDS, and another one has just responded.
@@ -29,6 +29,12 @@ def timed_out_at(address: libpq.Server) -> float:
 def try_last(address: libpq.Server) -> None:
     """Let new connections try an address after all others, until a connection to it succeeds."""
     _timed_out[address] = time.monotonic()
+
+
+def timed_out(address: libpq.Server) -> None:
+    """Let new connections try an address last, because it did not respond; not if the call is a probe."""
+    if not is_probe():
+        try_last(address)
 
 
 def addresses(parameters: Mapping[str, str]) -> list[libpq.Server]:
@@ -61,7 +67,7 @@ def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
     """
     parameters = libpq.parameters(arguments)
     found = addresses(parameters)
-    error: psycopg2.Error | None = None
+    error: psycopg2.Error = psycopg2.OperationalError('no host of the database accepts connections')
     responded = False  # an address that has rejected the connection
     if parameters.get('load_balance_hosts') == 'random':
         random.shuffle(found)
@@ -80,11 +86,11 @@ def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
                 return connection, address
             except Exception as reason:
                 if isinstance(reason, TimedOut) and not late:
-                    try_last(address)
+                    timed_out(address)
                 responded = responded or not isinstance(reason, TimedOut)
                 if not isinstance(error, TimedOut):
                     error = as_driver_error(reason)
-    raise error or psycopg2.OperationalError('no host of the database has an address')
+    raise error
 
 
 def _resolve(server: libpq.Server) -> list[str]:

@@ -13,7 +13,7 @@ from project.database.errors import DatabaseError, Disconnected, translate_drive
 Compilable = Select[Any] | TextClause
 
 
-def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], discard_pool: bool) -> Sequence[Any]:
+def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any]) -> Sequence[Any]:
     """Run a SELECT by the driver, with SQLAlchemy's SQL and pool, and return its rows as tuples.
 
     SQLAlchemy's own execution would cost a lone client 150 µs more for each statement.
@@ -21,7 +21,6 @@ def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], 
     :param engine: the engine for reads.
     :param statement: the same object each time, so that it is compiled once.
     :param parameters: its bound values by name.
-    :param discard_pool: whether the loss of a connection replaces all others of the pool.
     :raises DatabaseError: the call failed.
     """
     sql, constants = compiled(statement, engine.dialect)
@@ -36,15 +35,13 @@ def fetch(engine: Engine, statement: Compilable, parameters: Mapping[str, Any], 
         raise
     except Exception as reason:
         # Not a variable of this function: a reference cycle would keep the cursor until the garbage collector runs.
-        raise _translate(reason, engine, connection, discard_pool) from None
+        raise _translate(reason, engine, connection) from None
     finally:
         if connection is not None:
             connection.close()
 
 
-def _translate(
-    reason: Exception, engine: Engine, connection: PoolProxiedConnection | None, discard_pool: bool
-) -> DatabaseError:
+def _translate(reason: Exception, engine: Engine, connection: PoolProxiedConnection | None) -> DatabaseError:
     """Return our error for one of the driver, and end the connection, and perhaps the pool, if it was disconnected."""
     if connection is None:
         return translate_driver(reason, False)
@@ -53,8 +50,7 @@ def _translate(
     error = translate_driver(reason, disconnected)
     if disconnected or isinstance(error, Disconnected):
         connection.invalidate(reason)
-        if discard_pool:
-            discard_older(engine)  # each of the others would cost a request its deadline
+        discard_older(engine)  # each of the others would cost a request its deadline
     return error
 
 

@@ -119,6 +119,15 @@ class LeadershipTest(BaseTestCase):
             self.assertEqual(503, self.name())
             self.assertEqual('new', self.name())
 
+    def test_check_without_a_response_to_a_health_check_changes_nothing(self):
+        held = threading.Event()
+        self.addCleanup(held.set)
+        self.old.check = lambda: held.wait(60) and None
+        with mock.patch('project.api.system.HEALTH_SECONDS', 0.1):
+            self.assertEqual(503, self.service.get('/health').status_code)
+        self.old.check = lambda: rows(['00000001', True])
+        self.assertEqual('old', self.name())
+
     def test_connection_that_ends_during_its_check_is_replaced(self):
         self.assertEqual(201, self.post())
         self.old.check = lambda: None

@@ -279,6 +279,39 @@ class UnavailableTest(BaseTestCase):
         self.assertEqual(self.get(), 200)
         self.assertLessEqual(self.server.connected, connected + 1)  # the one that timed out is replaced
 
+    def send_two(self, word, *requests):
+        """Send two requests at the same time, and return the number of connections that this opened.
+
+        :param word: of the statement that both have sent before either gets a response.
+        """
+        both, before = threading.Barrier(2, timeout=SLACK_SECONDS), self.server.connected
+        self.server.respond = lambda sql: (word not in sql or both.wait() >= 0) and rows(ROW)
+        headers = {'Authorization': 'Bearer ' + 't' * 32}
+        sent = [Request(self.service.application, *one, json={'active': True}, headers=headers) for one in requests]
+        self.assertEqual([one.ended().status_code for one in sent], [200, 200])
+        return self.server.connected - before
+
+    def test_health_check_that_times_out_keeps_the_connections(self):
+        lists = ('GET', '/users?limit=1'), ('GET', '/users?limit=2')
+        self.assertEqual(self.send_two('LIMIT', *lists), 2)
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW)
+        with mock.patch('project.api.system.HEALTH_SECONDS', SHORT):
+            self.assertEqual(self.get('/health'), 503)
+        self.assertEqual(self.send_two('LIMIT', *lists), 1)  # replaces that of the check
+
+    def test_write_that_times_out_keeps_the_connections(self):
+        changes = ('PATCH', '/users/7'), ('PATCH', '/users/7')
+        self.get()  # so that both changes find the user on this connection
+        self.assertEqual(self.send_two('UPDATE', *changes), 2)
+        thawed = threading.Event()
+        self.addCleanup(thawed.set)
+        self.server.respond = lambda sql: thawed.wait() and rows(ROW)
+        with mock.patch.object(connecting, 'CALL_SECONDS', SHORT):
+            self.assertEqual(self.post(), 503)
+        self.assertEqual(self.send_two('UPDATE', *changes), 1)  # replaces that of the POST
+
     def test_slow_commit_costs_its_own_connection_only(self):
         thawed = threading.Event()
         self.addCleanup(thawed.set)
@@ -332,6 +365,12 @@ class HostsTest(BaseTestCase):
         self.get()
         self.assertEqual(self.get().status_code, 200)
         self.assertEqual([server.connected for server in self.servers], [1, 2, 0])
+
+    def test_health_check_does_not_change_the_order_of_the_hosts(self):
+        self.servers[0].frozen = True
+        with mock.patch('project.api.system.HEALTH_SECONDS', SHORT):
+            self.assertEqual(self.client_of(SQLALCHEMY_DATABASE_URI=self.url()).get('/health').status_code, 503)
+        self.assertEqual(hosts._timed_out, {})
 
     def test_host_that_timed_out_is_not_waited_for_long_while_others_respond(self):
         self.servers[0].frozen = True
