@@ -30,7 +30,7 @@ from project.database.connecting import TimedOut
 class DatabaseError(Exception):
     """The database could not run a statement.
 
-    :param kind: the name of the driver's error class.
+    :param kind: the name of the driver's error class; by default that of this class.
     :param sqlstate: PostgreSQL's code for the error.
     """
 
@@ -128,7 +128,7 @@ def translated() -> Iterator[None]:
 def translate(error: DBAPIError | PoolTimeout) -> DatabaseError:
     """Return the error of this module for an error of SQLAlchemy."""
     if isinstance(error, PoolTimeout):
-        return PoolExhausted(type(error).__name__)
+        return PoolExhausted()
     return translate_driver(error.orig, error.connection_invalidated)
 
 

@@ -73,7 +73,7 @@ class Streams:
         with self._lock:
             self._shared = [shared for shared in self._shared if shared.may_be_joined()]
             if sum(shared.streams for shared in self._shared) >= MOST:
-                raise PoolExhausted('Streams')
+                raise PoolExhausted()
             if len(self._shared) < self._most_connections:
                 self._shared.append(SharedConnection(self._engine))
             shared = min(self._shared, key=lambda shared: shared.streams)

@@ -212,7 +212,7 @@ class ServingTest(FaultCase):
         wait_until(lambda: self.in_use() == 0, 10, 'the connections are free')
         for _ in range(6):
             self.assertEqual(MANY + 1, len(self.server.get('/users').body['data']['users']))
-        self.assertNotIn('PoolTimeout', self.server.log())
+        self.assertNotIn('PoolExhausted', self.server.log())
 
     def test_failure_in_the_middle_of_the_list_cuts_the_connection(self):
         self.serve()

@@ -15,12 +15,14 @@ from pathlib import Path
 import yaml
 
 from project import metrics
+from project.database import errors
 from project.tests.base import ROOT, scratch_database
 from project.tests.support.servers import HOST, Server, manage
 
 ALERTS = ROOT / 'docs' / 'operating' / 'alerts.yml'
 DASHBOARD = ROOT / 'docs' / 'operating' / 'dashboard.json'
 METRIC = re.compile(r'\busers_\w+')
+KIND = re.compile(r'users_database_errors_total\{kind="(\w+)"')
 
 
 def promtool(*arguments, text=None):
@@ -82,3 +84,5 @@ class PrometheusTest(unittest.TestCase):
         for expr in (*dashboard_expressions(), *(rule['expr'] for rule in alerts())):
             with self.subTest(expr=expr):
                 self.assertLessEqual(set(METRIC.findall(expr)), existing)
+                for kind in KIND.findall(expr):
+                    self.assertEqual(getattr(errors, kind)().kind, kind)
