@@ -22,7 +22,6 @@ LOCAL = ('', '127.0.0.1', '::1')
 LIBPQ_ONLY = re.compile(r'postgres(?:ql)?(?:\+psycopg2)?(://(?:[^/?@]*@)?[^/?@]*[,%][^/?@]*(?:[/?].*)?)', re.DOTALL)
 
 EXAMPLE = 'postgres://user:password@host:5432/users'
-
 # An environment variable, so that processes started by tests inherit it. Its value is JSON: the URL of the test
 # database by the URL of each database that tests must not use.
 REPLACED = 'REPLACED_DATABASES'
@@ -114,7 +113,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 
 def _names_same(url: URL, other: URL) -> bool:
-    """Return whether two URLs have the same text, or name the same file, and so the same database."""
+    """Return whether two URLs have a place in common, or name the same file, and so the same database."""
     here, there = places(url), places(other)
     if here & there:
         return True
@@ -167,17 +166,19 @@ def parse(text: str | URL, variable: str) -> URL:
     if url.drivername in ('postgres', 'postgresql', 'postgresql+psycopg2'):
         url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
         try:
-            libpq.servers(libpq.parameters(connect_arguments(url)))
+            libpq.check(connect_arguments(url))
         except (ArgumentError, TypeError, psycopg2.Error) as error:
-            reason = ' '.join(str(error).split())
-            raise config.SettingsError(f'{variable} cannot be used: {reason}; use a URL such as {EXAMPLE}.') from None
+            message = f'{variable} cannot be used: {" ".join(str(error).split())}; use a URL such as {EXAMPLE}'
+            raise config.SettingsError(f'{message}, and check the PG* variables.') from None
         return url
     name = url.database or ':memory:'
     # A name that begins with "file:" is a URL of SQLite's own, which has many forms for one file.
-    if url.drivername in ('sqlite', 'sqlite+pysqlite') and name != ':memory:' and not name.startswith('file:'):
+    files = URL.create('sqlite', database=name), URL.create('sqlite+pysqlite', database=name)
+    if url in files and name != ':memory:' and not name.startswith('file:'):
         return url
     raise config.SettingsError(
-        f'{variable} must name a PostgreSQL database, such as {EXAMPLE}, or an SQLite file, such as sqlite:///users.db.'
+        f'{variable} must name a PostgreSQL database, such as {EXAMPLE}, '
+        'or an SQLite file with three slashes and no options, such as sqlite:///users.db.'
     )
 
 

@@ -6,6 +6,7 @@ one host after the other, and because two URLs may name the same database. Postg
 """
 
 import os
+import re
 from collections.abc import Mapping
 from getpass import getuser
 from pathlib import Path
@@ -67,6 +68,22 @@ def servers(found: Mapping[str, str]) -> list[Server]:
     return [Server(*each) for each in zip(hosts, addresses, ports, strict=True)]
 
 
+def check(arguments: Mapping[str, Any]) -> None:
+    """Check parameters as libpq does before it connects.
+
+    :param arguments: those of ``psycopg2.connect()``.
+    :raises psycopg2.Error: libpq has no such parameter, or a value is invalid. The message does not contain the value.
+    """
+    count = len(servers(parameters(arguments)))
+    try:
+        # libpq checks the values first, and then looks for the sockets.
+        psycopg2.connect(**{**arguments, 'host': ','.join(['/no/such/folder'] * count), 'hostaddr': ''}).close()
+    except psycopg2.Error as error:
+        if str(error).startswith('invalid '):
+            message = re.sub(r':? "[^"]*"(?=$| for )', '', str(error).strip())
+            raise psycopg2.OperationalError(message) from None
+
+
 def _read_service(name: str) -> dict[str, str]:
     """Return the parameters of a service, as libpq reads them."""
     # A user without a home has no file there.
@@ -92,7 +109,7 @@ def _read_service(name: str) -> dict[str, str]:
 
 
 def _system_user() -> str:
-    """Return the name of the user who runs this process; libpq does not look at ``LOGNAME`` and the like."""
+    """Return the name of the user who runs this process. Except on Windows, ``LOGNAME`` and the like do not count."""
     try:
         import pwd  # not on Windows
 
