@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from project import db, readiness, transfer
 from project.api.models import User
 from project.commands.script_compat import Command, Option
-from project.commands.waiting import wait_for_database
+from project.commands.waiting import require_standby, wait_for_database
 from project.database.functions import folded
 from project.timestamps import utcnow
 
@@ -31,6 +31,7 @@ class SeedDb(Command):
         if count is not None and count < 1:
             sys.exit('--count must be at least 1.')
         wait_for_database()
+        require_standby()
         if problem := readiness.inspect_schema(readiness.read_patiently).problem():
             sys.exit(problem)
         if count is None:
@@ -127,6 +128,7 @@ class LoadUsers(Command):
         :returns: 0, or 1 when lines were rejected.
         """
         wait_for_database()
+        require_standby()
         try:
             done = transfer.load(file, stop)
         except transfer.TransferError as error:

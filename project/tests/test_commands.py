@@ -88,12 +88,14 @@ class DatabaseCommandsTest(CommandTestCase):
         self.assertEqual(self.users(), [])
         self.assertTrue(inspect(db.engine).has_table('alembic_version'))
 
-    def test_no_command_changes_the_schema_before_a_standby_has_confirmed_a_commit(self):
+    def test_no_command_changes_the_database_before_a_standby_has_confirmed_a_commit(self):
         for module, command in (
             ('migrating', ['db', 'upgrade']),
             ('recreating', ['recreate_db']),
             ('schema', ['db', 'stamp', 'head']),
             ('schema', ['db', 'downgrade', 'base']),
+            ('users', ['seed_db']),
+            ('users', ['load_users', '-']),
         ):
             if 'downgrade' in command:
                 self.run_command('db', 'upgrade')

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import threading
 from unittest import mock
 
 from sqlalchemy.exc import OperationalError
@@ -10,7 +11,7 @@ from project import db
 from project.commands import waiting
 from project.database import hosts
 from project.tests.base import dispose, make_app, url_of_tests
-from project.tests.support.fake_postgres import FakePostgres
+from project.tests.support.fake_postgres import FakePostgres, rows
 from project.tests.test_commands import CommandTestCase
 
 
@@ -47,6 +48,24 @@ class WaitingTest(CommandTestCase):
                 words = error.removeprefix('FATAL:  ')
                 self.run_command('seed_db', code=rf'\ACannot connect to the database .*: {words}\Z')
                 sleep.assert_not_called()
+
+    def test_commit_whose_process_has_ended_is_tried_again(self):
+        server = self.enterContext(FakePostgres())
+        held = threading.Event()
+        self.addCleanup(held.set)
+        answers = {'current_setting': ['ANY 1 (*)'], 'pg_backend_pid': [7], 'pg_stat_activity': [False]}
+
+        def respond(sql):
+            if 'logical_emit_message' in sql and server.statements.count(sql) == 1:
+                return held.wait(60) and None
+            return next((rows(answer) for word, answer in answers.items() if word in sql), rows(['0/1']))
+
+        server.respond = respond
+        app = make_app(SQLALCHEMY_DATABASE_URI=server.url)
+        self.addCleanup(dispose, app)
+        with app.app_context(), mock.patch('project.database.connecting.CALL_SECONDS', 0.1):
+            waiting.require_standby()
+        self.assertEqual(server.statements.count(str(waiting.SMALL_COMMIT)), 2)
 
     def assert_reported(self, url, words):
         """Check that waiting for the database at ``url`` ends with these words, without its password."""
