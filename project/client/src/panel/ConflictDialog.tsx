@@ -24,12 +24,12 @@ export function ConflictDialog({ mine, seen, current, saveLabel, onSave, onKeep,
   return (
     <Dialog role="alertdialog" wide title={<><bdi>{seen.username}</bdi> was changed by someone else</>} onClose={onClose}>
       <p>{mine
-        ? 'Nothing has been saved. Your version is on the left, and what the service has now is on the right.'
-        : 'Nothing has been removed. What you saw is on the left, and what the service has now is on the right.'}
+        ? 'Nothing has been saved. Your version is on the left, and the current version is on the right.'
+        : 'Nothing has been removed. The version you saw is on the left, and the current version is on the right.'}
       </p>
       <table className="versions">
         <thead>
-          <tr><th scope="col">Field</th><th scope="col">{mine ? 'Your version' : 'What you saw'}</th><th scope="col">Current version</th></tr>
+          <tr><th scope="col">Field</th><th scope="col">{mine ? 'Your version' : 'Version you saw'}</th><th scope="col">Current version</th></tr>
         </thead>
         <tbody>
           {FIELDS.map(([label, name]) => {
