@@ -25,10 +25,6 @@ from project.tests.support.servers import free_port
 from project.tests.support.shell import DATABASES, SERVER, Shell
 from project.tests.test_migrations import NOON, OLD
 
-RUN = (
-    *('README.md', 'backup.md', 'clients.md', 'deploying.md', 'developing.md', 'mounting.md', 'settings.md'),
-    *('troubleshooting.md', 'upgrading.md'),
-)
 # The reasons why a block is not run here, by a text that it contains. Its syntax is checked.
 NOT_RUN = {
     'docker-compose': 'it needs images',
@@ -44,6 +40,8 @@ NOT_RUN = {
     'pip install': '.ci/run installs',
     'manage.py bench': 'heavy/benchmark.py',
     'manage.py test': 'it would run these tests',
+    'promtool': 'heavy/prometheus.py',
+    'opentelemetry': 'the project does not install it',
 }
 # The parts of an output that differ from run to run.
 VARIABLE = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=after=)[\w.-]{40,}|(?<=_ms":)[\d.]+')
@@ -78,8 +76,8 @@ class DocumentationTest(unittest.TestCase):
         self.pages['README.md'] = ROOT / 'README.md'
 
     def test_blocks_run_as_written(self) -> None:
-        for name in filter(self.pages.get, RUN):
-            blocks = documentation.blocks(self.pages[name])
+        for name, page in self.pages.items():
+            blocks = documentation.blocks(page)
             with self.subTest(page=name):
                 if self.needs_postgresql(blocks) and url_of_tests().get_backend_name() != 'postgresql':
                     self.skipTest('this page needs PostgreSQL')
