@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 MIN_TOKEN_LENGTH = 32
-TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{0,32}')
+TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{1,32}')
 TOKEN = re.compile(r'[!-~]+')  # visible ASCII characters
+PORT = r'(?!6553[6-9]|655[4-9].|65[6-9]..|6[6-9]...|[7-9]....)[1-9][0-9]{0,4}'  # 1 to 65535
 # A serialized origin as browsers send it (RFC 6454 section 6.2). The host is a name, an IPv4 or an IPv6 address.
-ORIGIN = re.compile(r'[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+])(?::[1-9][0-9]{0,4})?')
+ORIGIN = re.compile(rf'[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+])(?::{PORT})?')
 DEFAULT_PORT = re.compile(r'http://.*:80|https://.*:443')
 # The form that Werkzeug compares with the Host header, without its port.
 HOST = re.compile(r'\.?[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?')
@@ -87,20 +88,24 @@ def tokens(name: str, value: str | Iterable[str] | None) -> list[str]:
     :raises SettingsError: a token is too short, or has characters that an Authorization header cannot have.
     """
     items = _items(value)
-    if any(not TOKEN_NAME.fullmatch(owner) for owner, _ in map(name_and_token, items)):
-        raise SettingsError(f'{name}: the name before a token, as in ops:TOKEN, has letters, digits, ".", "_" or "-".')
-    if any(len(token) < MIN_TOKEN_LENGTH or not TOKEN.fullmatch(token) for _, token in map(name_and_token, items)):
+    if any(len(item) < MIN_TOKEN_LENGTH or not TOKEN.fullmatch(item) for item in items):
         raise SettingsError(
-            f'{name}: each token needs at least {MIN_TOKEN_LENGTH} ASCII characters, and commas separate tokens; '
-            "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            f'{name}: each token needs at least {MIN_TOKEN_LENGTH} ASCII characters, no blanks, and commas separate '
+            'tokens; the name before a token, as in ops:TOKEN, has at most 32 letters, digits, ".", "_" or "-"; '
+            "make a token with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     return items
 
 
-def name_and_token(item: str) -> tuple[str, str]:
-    """Return the name and the token of an item of API_TOKENS; the name of a bare token is empty."""
-    name, _, token = item.rpartition(':')
-    return name, token
+def names_and_tokens(item: str) -> list[tuple[str, str]]:
+    """Return the tokens of an item of API_TOKENS, each with its name; the name of a bare token is empty.
+
+    An item that has the form of a name and a token may also be a bare token that contains a colon, so it is both.
+    """
+    name, _, token = item.partition(':')
+    if TOKEN_NAME.fullmatch(name) and len(token) >= MIN_TOKEN_LENGTH:
+        return [(name, token), (name, item)]
+    return [('', item)]
 
 
 def path_prefix(name: str, value: str) -> str:

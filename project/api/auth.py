@@ -8,7 +8,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from project.observability import TOKEN_KEY
-from project.setting_values import name_and_token
+from project.setting_values import names_and_tokens
 
 GUARDED = {
     'changes': {'PATCH', 'DELETE'},
@@ -23,13 +23,18 @@ REALM = 'realm="users"'
 
 
 def init_app(app: Flask) -> None:
-    """Require a token for the requests to ``app`` that its ``PROTECT`` selects."""
+    """Require a token for the requests to ``app`` that its ``PROTECT`` selects.
+
+    If another request has a valid token, its log line has the name of the token, too.
+    """
     guarded = GUARDED[app.config['PROTECT']]
 
     @app.before_request
     def require_token() -> None:
         if request.method in guarded and request.endpoint not in (None, *PUBLIC):
             check_token(app.config['API_TOKENS'])
+        elif 'HTTP_AUTHORIZATION' in request.environ and (sent := _bearer_token()):
+            _log_name(sent, app.config['API_TOKENS'])
 
 
 def check_token(tokens: Sequence[str]) -> None:
@@ -40,19 +45,29 @@ def check_token(tokens: Sequence[str]) -> None:
     """
     if not tokens:
         abort(403, 'This needs a token, and the service has none: set API_TOKENS to open it.')
+    sent = _bearer_token()
+    if sent is None:
+        raise Unauthorized('A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', token=REALM))
+    if not _log_name(sent, tokens):
+        challenge = WWWAuthenticate('bearer', token=f'{REALM}, error="invalid_token"')
+        raise Unauthorized('The token is not valid.', www_authenticate=challenge)
+
+
+def _bearer_token() -> str | None:
+    """Return the bearer token of the current request; None if it has no ``Authorization`` of this scheme."""
     scheme, _, token = request.headers.get('Authorization', '').partition(' ')
-    sent = token.strip().encode()
-    # Every token is compared, each in constant time, so that the response time reveals nothing. A token that contains a
-    # colon may also be a bare one.
+    return token.strip() if scheme.lower() == 'bearer' else None
+
+
+def _log_name(sent: str, tokens: Sequence[str]) -> bool:
+    """Return whether a token is one of ``tokens``. If so, add its name to the log line of the current request."""
+    # Every token is compared, each in constant time, so that the response time reveals nothing.
     names = [
         name
         for item in tokens
-        for name, known in (name_and_token(item), (name_and_token(item)[0], item))
-        if hmac.compare_digest(sent, known.encode())
+        for name, token in names_and_tokens(item)
+        if hmac.compare_digest(sent.encode(), token.encode())
     ]
-    if scheme.lower() != 'bearer':
-        raise Unauthorized('A bearer token is required.', www_authenticate=WWWAuthenticate('bearer', token=REALM))
-    if not names:
-        challenge = WWWAuthenticate('bearer', token=f'{REALM}, error="invalid_token"')
-        raise Unauthorized('The token is not valid.', www_authenticate=challenge)
-    request.environ[TOKEN_KEY] = names[0]
+    if names:
+        request.environ[TOKEN_KEY] = names[0]
+    return bool(names)

@@ -7,6 +7,7 @@ from unittest import mock
 from project import db
 from project.api.models import User
 from project.database import Database
+from project.observability import TOKEN_KEY
 from project.tests.base import BEARER, TOKEN, BaseTestCase
 from project.tests.test_users import ANN, BAD_EMAILS, BAD_USERNAMES, JSON, NO_OBJECTS
 
@@ -339,6 +340,42 @@ class TokenTest(ChangeTestCase):
         ):
             with self.subTest(method=method, path=path):
                 self.assertEqual(client.open(path, method=method).status_code, code)
+
+    def test_token_may_contain_colons(self):
+        half = TOKEN[:20]
+        for item, valid, wrong in (
+            (f'{half}:{half}', [f'{half}:{half}'], [half, f'{half}:', f':{half}']),
+            (f'{"x" * 33}:{TOKEN}', [f'{"x" * 33}:{TOKEN}'], [TOKEN]),
+            (f'a/b:{TOKEN}', [f'a/b:{TOKEN}'], [TOKEN]),
+            (f':{TOKEN}', [f':{TOKEN}'], [TOKEN]),
+            (f'ops:{TOKEN}', [TOKEN, f'ops:{TOKEN}'], ['ops']),
+            (f'ops:x:{TOKEN}', [f'x:{TOKEN}', f'ops:x:{TOKEN}'], [TOKEN]),
+        ):
+            client = self.client_of(API_TOKENS=item)
+            for token in (*valid, *wrong):
+                with self.subTest(item=item, token=token):
+                    response = client.patch(self.path, json={}, headers={'Authorization': f'Bearer {token}'})
+                    self.assertNotEqual(response.status_code == 401, token in valid)
+
+    def test_name_of_a_token_is_logged_for_requests_that_need_none_too(self):
+        client = self.client_of(API_TOKENS=f'ops:{TOKEN}, {self.second}', PROTECT='changes')
+        environs = []
+        app = client.application
+        serve = app.wsgi_app
+        app.wsgi_app = lambda *args: environs.append(args[0]) or serve(*args)
+        for header, name in (
+            (f'Bearer {TOKEN}', 'ops'),
+            (f'Bearer {self.second}', ''),
+            ('Bearer wrong', None),
+            (f'Basic {TOKEN}', None),
+            ('Bearer', None),
+            ('', None),
+        ):
+            with self.subTest(header=header):
+                user = {'username': 'ann', 'email': f'{name}{len(header)}@example.com'}
+                response = client.post('/users', json=user, headers={'Authorization': header})
+                self.assertEqual(response.status_code, 201, response.text)
+                self.assertEqual(environs[-1].get(TOKEN_KEY), name)
 
     def test_token_is_checked_before_the_body(self):
         for method, path in (('DELETE', '/users/999999'), ('PATCH', '/users/x')):

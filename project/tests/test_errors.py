@@ -73,7 +73,7 @@ class UnexpectedTest(BaseTestCase):
             ('project.database.Database.read', 'GET', '/users/1'),
             ('project.database.Database.write', 'POST', '/users'),
             ('project.api.users.etag', 'POST', '/users'),
-            ('project.api.auth.hmac.compare_digest', 'DELETE', '/users/1'),  # before the view
+            ('project.api.auth.check_token', 'DELETE', '/users/1'),  # before the view
         ):
             with self.subTest(target=target, method=method, path=path):
                 with mock.patch(target, side_effect=KeyError('secret inside')), self.assertLogs('project') as logs:
