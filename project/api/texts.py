@@ -39,11 +39,12 @@ INVISIBLE = re.compile(
     '\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
 )
 _EMOJI = '\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff'
-# Where they change the display, they are allowed.
+# They are allowed where they can change the display.
 JOINED = re.compile(
     '|'.join(
         (
-            # A joiner after a letter of a script that has joiners: Arabic and related scripts, and those of India.
+            # A joiner after any letter of a script that has joiners: Arabic and related scripts, and those of India.
+            # After some letters, or at the end of a word, it may change nothing.
             '(?<=[\u0620-\u08ff\u0900-\u0dff])[\u200c\u200d]',
             # An emoji sequence: with a presentation selector, joined, a keycap, a flag with tags.
             f'(?<=[{_EMOJI}])[\ufe0e\ufe0f]?\u200d(?=[{_EMOJI}])',
@@ -70,6 +71,12 @@ ORDINARY = re.compile(
     r'[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@(?:[A-Za-z0-9]{1,63}\.)+[A-Za-z]{2,63}'
 )
 LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without a period that is accepted
+# The reasons for emails that email-validator rejects; the first match decides.
+NOT_EMAILS = (
+    (re.compile(r'".*"@.*'), 'must not have quotes before the @'),
+    (re.compile(r'[^@]+@\[[^@]*]'), 'must have a domain name after the @, not an IP address in brackets'),
+    (re.compile(r'[^@\s]+@[\w-]+'), 'must have a domain with a period, or localhost, after the @'),
+)
 
 
 def email(value: str) -> str:
@@ -91,7 +98,8 @@ def email(value: str) -> str:
     try:
         address = validate_email(value, check_deliverability=False, globally_deliverable=not LOCALHOST.search(value))
     except EmailNotValidError:
-        raise wrong('must be an email address') from None
+        reasons = (reason for pattern, reason in NOT_EMAILS if pattern.fullmatch(value))
+        raise wrong(next(reasons, 'must be an email address')) from None
     if len(address.local_part.encode()) > MAX_LOCAL_BYTES:
         raise wrong(f'must have at most {MAX_LOCAL_BYTES} bytes before the @')
     if value.isascii() and address.normalized.isascii():
