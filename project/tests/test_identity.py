@@ -115,8 +115,8 @@ class IdentityTest(BaseTestCase):
 
 
 class ReportTest(BaseTestCase):
-    def test_migration_reports_and_changes_nothing(self):
-        emails = ['bob@bücher.de', 'ann@example.com', 'bob@XN--bcher-kva.de', 'eve@xn--bcher-kva.de', 'not an email é']
+    def report(self, emails):
+        """Return the lines that the migration prints about users with these emails, whose ids begin with 1."""
         rows = [{'id': number, 'username': 'x', 'email': email} for number, email in enumerate(emails, 1)]
         db.session.execute(insert(User), rows)
         db.session.commit()
@@ -126,8 +126,19 @@ class ReportTest(BaseTestCase):
             context = MigrationContext.configure(connection)
             with EnvironmentContext(None, None), Operations.context(context):
                 migration.upgrade()
-        lines = output.getvalue().splitlines()
+        return output.getvalue().splitlines()
+
+    def test_migration_reports_and_changes_nothing(self):
+        emails = ['bob@bücher.de', 'ann@example.com', 'bob@XN--bcher-kva.de', 'eve@xn--bcher-kva.de', 'not an email é']
+        lines = self.report(emails)
         self.assertEqual(lines[0], 'These users have the same email, written differently: 1, 3.')
         self.assertIn('prevent that: 4.', lines[1])
         self.assertEqual(len(lines), 2)
         self.assertEqual(sorted(user['email'] for user in self.list_users()), sorted(emails))
+
+    def test_migration_reports_each_user(self):
+        pairs = [f'{number}@{domain}.de' for number in range(12) for domain in ('bücher', 'xn--bcher-kva')]
+        lines = self.report([*pairs, *(f'{number}@xn--bcher-kva.de' for number in range(12, 24))])
+        same = [f'These users have the same email, written differently: {id}, {id + 1}.' for id in range(1, 25, 2)]
+        self.assertEqual(lines[:-1], same)
+        self.assertIn(f'prevent that: {", ".join(map(str, range(25, 37)))}.', lines[-1])

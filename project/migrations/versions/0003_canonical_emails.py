@@ -16,7 +16,6 @@ down_revision = '0002'
 branch_labels = None
 depends_on = None
 
-SHOWN = 10
 USERS = sa.table('users', sa.column('id', sa.BigInteger), sa.column('email', sa.String))
 
 
@@ -36,17 +35,14 @@ def upgrade() -> None:
         form = forms.get(id, email.lower())
         if form in wanted:
             users[form].append(id)
-    clashes = [ids for ids in users.values() if len(ids) > 1]
-    for ids in clashes[:SHOWN]:
-        print(f'These users have the same email, written differently: {", ".join(map(str, ids))}.')
-    if len(clashes) > SHOWN:
-        print(f'There are {len(clashes) - SHOWN} more such groups.')
+    for ids in users.values():
+        if len(ids) > 1:
+            print(f'These users have the same email, written differently: {", ".join(map(str, ids))}.')
     single = [str(ids[0]) for ids in users.values() if len(ids) == 1]
     if single:
-        more = f' and {len(single) - SHOWN} more' if len(single) > SHOWN else ''
         print(
             'The emails of these users would be stored in another form today, so that the same email could be added '
-            f'again; PATCH them with their own email to prevent that: {", ".join(single[:SHOWN])}{more}.'
+            f'again; PATCH them with their own email to prevent that: {", ".join(single)}.'
         )
 
 
