@@ -3,7 +3,8 @@
 import io
 import sys
 
-if sys.version_info < (3, 11):  # before the imports, which need it
+# Before the imports, which need it. The syntax of this file is also that of Python 2, which must be able to read it.
+if sys.version_info < (3, 11):
     sys.exit('The users service needs Python 3.11 or later; this is %d.%d.' % sys.version_info[:2])
 
 from sqlalchemy.exc import OperationalError
@@ -18,7 +19,7 @@ if isinstance(sys.stdout, io.TextIOWrapper):
 try:
     app = create_app()
 except config.SettingsError as error:
-    print(error, file=sys.stderr)
+    sys.stderr.write('%s\n' % error)
     # gunicorn's master does not restart a worker that exits with 3.
     sys.exit(3)
 
@@ -41,8 +42,7 @@ if __name__ == '__main__':
     try:
         manager.run()
     except KeyboardInterrupt:
-        print('Interrupted.', file=sys.stderr)
+        sys.stderr.write('Interrupted.\n')
         sys.exit(130)  # 128 and the number of the signal, as in a shell
     except OperationalError as error:
-        print(f'Database error: {str(error.orig).strip().splitlines()[0]}', file=sys.stderr)
-        sys.exit(1)
+        sys.exit('Database error: %s' % str(error.orig).strip().splitlines()[0])

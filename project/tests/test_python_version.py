@@ -1,5 +1,6 @@
 """An older Python is rejected in one line. This machine may not have one, so the tests simulate its version."""
 
+import ast
 import subprocess
 import sys
 import unittest
@@ -29,6 +30,12 @@ class PythonVersionTest(unittest.TestCase):
                 done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
                 message = 'The users service needs Python 3.11 or later; this is 3.10.\n'
                 self.assertEqual((done.returncode, done.stdout, done.stderr), (1, '\n', message))
+
+    def test_python_2_can_read_manage_py(self) -> None:
+        tree = ast.parse((ROOT / 'manage.py').read_text(encoding='ascii'))
+        for node in ast.walk(tree):
+            self.assertNotIsInstance(node, ast.JoinedStr | ast.AnnAssign | ast.NamedExpr)
+            self.assertNotEqual(getattr(node, 'id', ''), 'print')  # a statement, which takes no file=
 
     def test_first_requirement_fails_on_older_pythons_only_and_its_url_says_why(self) -> None:
         lines = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and line[0] != '#']
