@@ -21,9 +21,9 @@ USER app
 EXPOSE 5000
 
 # http.client, because urllib.request would use a proxy from the environment. The Host header is the first of
-# TRUSTED_HOSTS if they are set.
+# TRUSTED_HOSTS if they are set, encoded as the service compares it (IDNA).
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; host = os.environ.get('TRUSTED_HOSTS', '').split(',')[0].strip().lstrip('.'); c = http.client.HTTPConnection('127.0.0.1', 5000, timeout=2); c.request('GET', os.environ.get('SCRIPT_NAME', '').strip() + '/health', headers={'Host': host or 'localhost'}); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; hosts = [*map(str.strip, os.environ.get('TRUSTED_HOSTS', '').split(',')), 'localhost']; host = next(filter(None, hosts)).lstrip('.').encode('idna').decode(); c = http.client.HTTPConnection('127.0.0.1', 5000, timeout=2); c.request('GET', os.environ.get('SCRIPT_NAME', '').strip() + '/health', headers={'Host': host}); sys.exit(c.getresponse().status != 200)"]
 
 # gunicorn itself fails with a traceback if WEB_CONCURRENCY is not a number, before it reads gunicorn.conf.py.
 # exec: gunicorn is process 1 and gets the signals of `docker stop` itself.

@@ -100,12 +100,15 @@ class ForwardedPrefixTest(BaseTestCase):
 
 @needs_gunicorn
 class ScriptNameTest(BaseTestCase):
-    """gunicorn with SCRIPT_NAME, whose value ends with a newline as in a secret's file."""
+    """gunicorn with SCRIPT_NAME, whose value ends with a newline as in a secret's file, and with TRUSTED_HOSTS."""
+
+    hosts = ' ,bücher.example, .example.org,127.0.0.1'
 
     @classmethod
     def setUpClass(cls) -> None:
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         settings = {'SCRIPT_NAME': '/api\n', 'PROXY_HOPS': '1', 'WEB_CONCURRENCY': '1', 'LOG_LEVEL': 'WARNING'}
+        settings['TRUSTED_HOSTS'] = cls.hosts
         cls.server = MountedServer(folder, config.TestingConfig.SQLALCHEMY_DATABASE_URI, **settings)
         cls.addClassCleanup(cls.server.kill)
         cls.server.start()
@@ -146,10 +149,16 @@ class ScriptNameTest(BaseTestCase):
         check = re.search(r'^HEALTHCHECK .*\\\n    CMD (\[.*])$', dockerfile.read_text(encoding='utf-8'), re.MULTILINE)
         _, option, program = json.loads(check[1])
         program = program.replace('5000', str(self.server.port))
-        for script_name, code in (('/api\n', 0), ('', 1)):
-            environ = {'PATH': os.environ['PATH'], 'SCRIPT_NAME': script_name}
-            done = subprocess.run([sys.executable, option, program], env=environ, check=False)
-            self.assertEqual(done.returncode, code)
+        for script_name, hosts, code in (
+            ('/api\n', self.hosts, 0),
+            ('/api', ' .example.org\n', 0),
+            ('/api', '', 1),  # localhost, which is not one of them
+            ('', self.hosts, 1),
+        ):
+            with self.subTest(script_name=script_name, hosts=hosts):
+                environ = {'PATH': os.environ['PATH'], 'SCRIPT_NAME': script_name, 'TRUSTED_HOSTS': hosts}
+                done = subprocess.run([sys.executable, option, program], env=environ, check=False)
+                self.assertEqual(done.returncode, code)
 
 
 class MountedServer(Server):
