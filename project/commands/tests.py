@@ -4,7 +4,7 @@ import importlib
 import shlex
 import sys
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,26 +132,30 @@ def check_test_database() -> None:
         finally:
             for engine in db.engines.values():
                 engine.dispose()
-    if url.get_backend_name() == 'postgresql' and not _exists(url):
-        sys.exit(f'The test database {url.database} does not exist. Create it with: {_createdb(url)}')
+    if url.get_backend_name() == 'postgresql':
+        settings = libpq.parameters(database_urls.connect_arguments(url))
+        if not _exists(url, settings['dbname']):
+            sys.exit(f'The test database {settings["dbname"]} does not exist. Create it with: {_createdb(settings)}')
     sys.exit(f'Cannot connect to the test database {url.render_as_string()}: {reason}. Check DATABASE_TEST_URL.')
 
 
-def _exists(url: URL) -> bool:
-    """Return False if the server says that it has no such database; True if it has one, or is unavailable."""
+def _exists(url: URL, name: str) -> bool:
+    """Return False if the server of ``url`` says that it has no database ``name``; True also if it is unavailable."""
     # The error of a failed connection has no SQLSTATE, and its text depends on the server's language.
     server = create_engine(url.set(database='postgres'), poolclass=NullPool)
     try:
         with server.connect() as connection:
             statement = text('SELECT count(*) FROM pg_database WHERE datname = :name')
-            return connection.scalar(statement, {'name': url.database}) > 0
+            return connection.scalar(statement, {'name': name}) > 0
     except DBAPIError:
         return True
 
 
-def _createdb(url: URL) -> str:
-    """Return the command line that creates the database of ``url``."""
-    settings = libpq.parameters(database_urls.connect_arguments(url))
+def _createdb(settings: Mapping[str, str]) -> str:
+    """Return the command line that creates a database.
+
+    :param settings: as :func:`project.database.libpq.parameters` returned them.
+    """
     options = [
         f'{option} {shlex.quote(settings[name])}'
         for option, name in (('-h', 'host'), ('-p', 'port'), ('-U', 'user'))

@@ -86,5 +86,10 @@ class RunTestsTest(CommandTestCase):
         self.check_one_line(
             url.set(port=port, database=name).render_as_string(hide_password=False), f'The test .*: {command}'
         )
+        nameless = url.set(database='').render_as_string(hide_password=False)
+        with mock.patch.dict(os.environ, PGDATABASE=name):
+            self.check_one_line(nameless, rf'The test database {name} does not exist\. Create it with: {command}')
+        with mock.patch.dict(os.environ, PGDATABASE='template0'):  # it exists, but accepts no connections
+            self.check_one_line(nameless, r'Cannot connect to .*: .* Check DATABASE_TEST_URL\.')
         stranger = url.set(username=name, password='wrong').render_as_string(hide_password=False)
         self.check_one_line(stranger, rf'Cannot connect to .*//{name}:\*\*\*@.*: .* Check DATABASE_TEST_URL\.')
