@@ -38,7 +38,8 @@ def wait_for_database() -> None:
     """Return once the database accepts a connection; exit with one line on stderr if it does not.
 
     It retries for up to ``WAIT_SECONDS`` after a temporary error, such as that of a server that is starting, and prints
-    one line on stderr. Any other error, such as a wrong password, ends the command at once.
+    one line on stderr. Any other error, such as a wrong password, ends the command at once. If the server's messages
+    are not in English, all its errors count as temporary.
     """
     end, announced = time.monotonic() + WAIT_SECONDS, False
     while True:
@@ -77,26 +78,32 @@ def require_standby() -> None:
     """
     if db.engine.dialect.name != 'postgresql':
         return
-    with db.engines['writes'].connect() as connection:
-        if not (names := connection.scalar(SYNCHRONOUS)):
-            return
-        pid = connection.scalar(BACKEND)
-        try:
-            with connecting.deadline(connecting.CALL_SECONDS):
-                connection.execute(SMALL_COMMIT)
-            return
-        except OperationalError as error:
-            if not isinstance(error.orig, connecting.TimedOut):
-                raise
-    print(f'Waiting up to {WAIT_SECONDS} s for a standby of the database {describe_database()}', file=sys.stderr)
-    # PostgreSQL's process waits until a standby confirms the COMMIT. Another COMMIT would leave another process.
-    end = time.monotonic() + WAIT_SECONDS
+    names, announced, end = '', False, time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
-        with db.engines['reads'].connect() as connection:
-            if not connection.scalar(IS_RUNNING, {'pid': pid}):
+        with db.engines['writes'].connect() as connection:
+            if not (names := connection.scalar(SYNCHRONOUS)):
                 return
-        time.sleep(0.5)
+            pid = connection.scalar(BACKEND)
+            try:
+                with connecting.deadline(connecting.CALL_SECONDS):
+                    connection.execute(SMALL_COMMIT)
+                return
+            except OperationalError as error:
+                if not isinstance(error.orig, connecting.TimedOut):
+                    raise
+        if not announced:
+            where, announced = describe_database(), True
+            print(f'Waiting up to {WAIT_SECONDS} s for a standby of the database {where}', file=sys.stderr)
+        # PostgreSQL's process waits until a standby confirms the COMMIT. Another COMMIT would leave another process.
+        while time.monotonic() < end and _is_running(pid):
+            time.sleep(0.5)
     sys.exit(
         f'No standby has confirmed a COMMIT within {WAIT_SECONDS} s, so nothing was changed in {describe_database()}. '
         f'Start a standby; synchronous_standby_names is {names!r}.'
     )
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process of PostgreSQL is running. It also ends if the server crashes."""
+    with db.engines['reads'].connect() as connection:
+        return bool(connection.scalar(IS_RUNNING, {'pid': pid}))
