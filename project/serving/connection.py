@@ -6,18 +6,21 @@ import time
 from math import inf
 from typing import Any
 
-from gunicorn import util
 from gunicorn.http import errors as http_errors
 
 HEAD_SECONDS = 10.0  # for the request line and the headers of a request
 BODY_SECONDS = 30.0  # for the body, from the end of its headers
 SEND_SECONDS = 60.0  # for a client to receive a part of a response
+CLOSE_SECONDS = 2.0  # for a client to stop sending, before its connection is closed
 IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
 # Limits on CPU: no request within them costs more than 20 ms (heavy/attack_costs.py).
 HEAD_BYTES = 16 * 1024
 # MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024
-LINE_BYTES = 16  # bytes that each line end of a chunked body counts as; every chunk has two line ends
+LINE_BYTES = 16  # bytes that each line feed of a chunked body counts as; every chunk has two
+# Parts in which a request may arrive, since each costs about 0.1 ms: as many as it has packets of 536 bytes, which are
+# the smallest by default (RFC 9293 section 3.7.1).
+PARTS = (HEAD_BYTES + BODY_BYTES) // 536 + 1
 # Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
 DRAIN_BYTES = 32 * 1024
 RECEIVE_BYTES = 8 * 1024  # at once
@@ -26,7 +29,8 @@ RECEIVE_BYTES = 8 * 1024  # at once
 class Connection:
     """A client's socket as gunicorn sees it, which limits what a client may send, and how long it may take.
 
-    * The headers of a request, and its body, each have a deadline and a limit in bytes.
+    * The headers of a request, and its body, each have a deadline and a limit in bytes. Together they have a limit on
+      the number of parts in which they arrive.
     * ``100 Continue`` is sent only when the app reads the body: not before a 401 or 413.
     * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
     * Closing the connection while the client is still sending would reset it, and the client would lose the response.
@@ -41,7 +45,8 @@ class Connection:
         self._keepalive = keepalive
         self._headers: bytes | None = b''  # of a response: None before they are complete, b'' when they have been sent
         self._continue: bytes | None = None  # the response 100 Continue, until it is sent
-        self._left = HEAD_BYTES  # how many bytes the client may still send of this part of a request
+        self._left = HEAD_BYTES  # how many bytes the client may still send of the headers, or of the body
+        self._parts = PARTS  # how many more parts the request may have
         self._in_body = self._is_chunked = False
         self._ended = False
         self._receiving = False
@@ -75,7 +80,7 @@ class Connection:
         :param started: whether the first bytes of its headers have been received.
         """
         self._sock.settimeout(None)
-        self._in_body, self._is_chunked, self._left = False, False, HEAD_BYTES
+        self._in_body, self._is_chunked, self._left, self._parts = False, False, HEAD_BYTES, PARTS
         self._between_requests = not started
         self._idle_since = time.monotonic()
         self._deadline = self._idle_since + (HEAD_SECONDS if started else self._keepalive)
@@ -84,8 +89,8 @@ class Connection:
         """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
 
         :param size: the maximum number of bytes.
-        :raises LimitRequestHeaders: the headers are too large.
-        :raises RequestEntityTooLarge: the body is too large, with the framing of its chunks.
+        :raises LimitRequestHeaders: the headers are too large, or the request has too many parts.
+        :raises RequestEntityTooLarge: the same for the body, with the framing of its chunks.
         """
         if self._ended or time.monotonic() >= self._deadline:
             self._ended = True  # otherwise the rest of a body that came too late would be read as the next request
@@ -94,16 +99,18 @@ class Connection:
             self._sock.sendall(self._continue)
             self._continue = None
         self._receiving = True
-        data = self._sock.recv(min(size, RECEIVE_BYTES))
+        # One byte beyond the limit shows that it is exceeded.
+        data = self._sock.recv(min(size, RECEIVE_BYTES, max(self._left, 0) + 1))
         self._receiving = False
         self._ended = not data
+        self._parts -= 1
         self._left -= len(data)
         if self._is_chunked:
-            self._left -= LINE_BYTES * data.count(b'\r\n')
+            self._left -= LINE_BYTES * data.count(b'\n')
         if self._between_requests and data:
             self._between_requests = False
             self._deadline = time.monotonic() + HEAD_SECONDS
-        if self._left < 0:
+        if self._left < 0 or self._parts < 0:
             if not self._in_body:
                 raise http_errors.LimitRequestHeaders('the headers are too large')
             from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see serving/__init__.py
@@ -127,10 +134,14 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, after discarding a part of what the client is still sending."""
-        if self._between_requests or self._ended:
-            self._sock.close()
-        else:
-            util.close_graceful(self._sock, max_drain=DRAIN_BYTES)
+        if not self._between_requests and not self._ended:
+            self._left = DRAIN_BYTES
+            self._deadline = time.monotonic() + CLOSE_SECONDS
+            with contextlib.suppress(Exception):  # exceeded limits, OSError
+                self._sock.shutdown(socket.SHUT_WR)
+                while self.recv(RECEIVE_BYTES):
+                    pass
+        self._sock.close()
 
     def end_late(self, now: float, stopping: bool) -> None:
         """End the client's stream if it is late, or if the worker is stopping and the connection is idle."""

@@ -18,7 +18,10 @@ REJECTIONS = {
     http_errors.UnsupportedTransferCoding: (501, 'Not Implemented'),
     http_errors.ParseException: (400, 'Bad Request'),
 }
-ANY_ORIGIN = '*' in (os.environ.get('CORS_ORIGINS', '').strip() or '*')
+# The origins whose pages may read the responses; only * if it is among them.
+ORIGINS = {item.strip().lower() for item in (os.environ.get('CORS_ORIGINS', '').strip() or '*').split(',')} - {''}
+if '*' in ORIGINS:
+    ORIGINS = {'*'}
 
 
 def rejection(error: BaseException) -> tuple[int, str]:
@@ -26,11 +29,13 @@ def rejection(error: BaseException) -> tuple[int, str]:
     return next((response for kind, response in REJECTIONS.items() if isinstance(error, kind)), INTERNAL_ERROR)
 
 
-def error_response(status: int, reason: str) -> bytes:
+def error_response(status: int, reason: str, origin: str | None) -> bytes:
     """Return the JSON response to a request that gunicorn rejects.
 
     :param reason: the reason phrase, which is the message, too.
+    :param origin: the Origin header, if gunicorn has read one. A single origin of CORS_ORIGINS is allowed in any case.
     """
+    allowed = next(iter(ORIGINS)) if len(ORIGINS) == 1 else origin
     body = orjson.dumps({'status': 'fail' if status < 500 else 'error', 'message': reason})
     lines = (
         f'HTTP/1.1 {status} {reason}',
@@ -38,7 +43,8 @@ def error_response(status: int, reason: str) -> bytes:
         'Content-Type: application/json',
         f'Content-Length: {len(body)}',
         # The headers of project/headers.py, which does not handle this response.
-        *(['Access-Control-Allow-Origin: *'] if ANY_ORIGIN else []),
+        *([f'Access-Control-Allow-Origin: {allowed}'] if allowed in ORIGINS else []),
+        *([] if '*' in ORIGINS else ['Vary: Origin']),
         'Access-Control-Expose-Headers: X-Request-ID',
         "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
         'Cache-Control: private, no-cache',

@@ -17,6 +17,8 @@ from gunicorn.workers import ggevent
 from serving.connection import RECEIVE_BYTES, Connection
 from serving.rejections import error_response, rejection
 
+# A valid Host header. project/service.py checks it, too, but cannot be imported here.
+HOST = re.compile(r'(?:[a-z0-9._-]+|\[[a-f0-9:.]+\])?(?::[0-9]{0,5})?', re.ASCII | re.IGNORECASE)
 ABSOLUTE = re.compile('[a-z][a-z0-9+.-]*://([^/?#]*)', re.IGNORECASE)  # a URI with an authority (RFC 3986 section 3)
 
 
@@ -102,7 +104,8 @@ class Worker(ggevent.GeventWorker):
         else:
             self.log.exception('exception')
         with contextlib.suppress(OSError):
-            util.write_nonblock(client, error_response(status, reason))
+            headers = getattr(req or getattr(exc, 'req', None), 'headers', [])
+            util.write_nonblock(client, error_response(status, reason, dict(headers).get('ORIGIN')))
 
     def notify(self) -> None:
         """Report to the master, once a second, that this worker is alive; close connections past their deadline."""
@@ -115,11 +118,14 @@ class Worker(ggevent.GeventWorker):
 def prefer_target_host(req: Any) -> None:
     """Replace the Host header by the authority of the request target (RFC 9112 section 3.2.2).
 
+    A malformed header stays, as does a missing one in HTTP/1.1, so that the service rejects the request.
+
     :param req: gunicorn's request. Targets that are not in absolute form have no authority.
     """
-    others = [header for header in req.headers if header[0] != 'HOST']
-    if (target := ABSOLUTE.match(req.uri)) and (len(others) < len(req.headers) or req.version < (1, 1)):
-        req.headers = [*others, ('HOST', target[1])]
+    host = dict(req.headers).get('HOST')
+    is_valid = req.version < (1, 1) if host is None else HOST.fullmatch(host)
+    if is_valid and (target := ABSOLUTE.match(req.uri)):
+        req.headers = [*(header for header in req.headers if header[0] != 'HOST'), ('HOST', target[1])]
 
 
 def drain(body: Any) -> bool:

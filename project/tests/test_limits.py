@@ -23,7 +23,12 @@ class LimitsTest(BaseTestCase):
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         url = config.TestingConfig.SQLALCHEMY_DATABASE_URI
         cls.server = Server(
-            folder, url, WEB_CONCURRENCY='1', LOG_LEVEL='CRITICAL', TRUSTED_HOSTS='x,Good.Example,127.0.0.1'
+            folder,
+            url,
+            WEB_CONCURRENCY='1',
+            LOG_LEVEL='CRITICAL',
+            TRUSTED_HOSTS='x,Good.Example,127.0.0.1',
+            CORS_ORIGINS='https://Shop.example, http://localhost:3000',
         )
         cls.addClassCleanup(cls.server.kill)
         cls.server.start()
@@ -42,16 +47,51 @@ class LimitsTest(BaseTestCase):
                 self.assertTrue(client.is_cut(b'2000\r\n' + b'x' * 0x2000 + b'\r\n'))
 
     def test_chunks_count_with_their_framing(self):
+        for body in (b'1\r\n \r\n' * 20_000, b'4000\r\n' + b'\n' * 0x4000 + b'\r\n0\r\n\r\n'):
+            with self.subTest(body=body[:20]), RawClient(self.server.port) as client:
+                client.send(POST + CHUNKED, body)
+                self.assertEqual(client.receive()[0], 413)
+
+    def test_packets_of_a_request_are_limited(self):
+        body = b'{"username": "ann", "email": ' + b' ' * 4000
+        length = b'Content-Length: 9999\r\n\r\n'
+        for start, rest, status in (
+            (PING, b'X: ' + b'x' * 4000, 431),
+            (POST + length, body, 413),
+            (POST + CHUNKED + b'fff\r\n', body, 413),
+        ):
+            with self.subTest(start=start), RawClient(self.server.port) as client:
+                client.send(start)
+                client.dribble(rest)
+                self.assertEqual(client.receive()[0], status)
         with RawClient(self.server.port) as client:
-            client.send(POST + CHUNKED, b'1\r\n \r\n' * 20_000)
-            self.assertEqual(client.receive()[0], 413)
+            client.dribble(PING + b'\r\n')
+            self.assertEqual(client.receive()[0], 200)
+            for _ in range(2):  # the limit is one for each request
+                client.dribble(POST + b'Content-Length: 65536\r\n\r\n' + b' ' * 65_536, 536)
+                self.assertEqual(client.receive()[0], 400)
 
     def test_headers_are_limited_together(self):
         with RawClient(self.server.port) as client:
             client.send(PING, b'X: %b\r\n' % (b'x' * 8000) * 3)
             status, headers, body = client.receive()
             self.assertEqual((status, body['message']), (431, 'Request Header Fields Too Large'))
-            self.assertEqual(headers['access-control-allow-origin'], '*')
+            self.assertEqual(headers['vary'], 'Origin')
+
+    def test_rejected_request_of_an_allowed_origin_has_the_cors_headers(self):
+        twice = b'Content-Length: 1\r\nContent-Length: 2\r\nOrigin: https://%b.example\r\n\r\n'
+        for name, allowed in ((b'shop', 'https://shop.example'), (b'evil', None)):
+            with self.subTest(name=name), RawClient(self.server.port) as client:
+                client.send(POST + twice % name)
+                status, headers, _ = client.receive()
+                self.assertEqual((status, headers['vary']), (400, 'Origin'))
+                self.assertEqual(headers.get('access-control-allow-origin'), allowed)
+
+    def test_headers_and_body_of_a_response_arrive_together(self):
+        with RawClient(self.server.port) as client:
+            for _ in range(50):
+                client.send(PING + b'\r\n')
+                self.assertIn(b'pong!', client.socket.recv(10_000))
 
     def test_continue_is_sent_only_when_the_body_is_read(self):
         expect = b'Expect: 100-continue\r\nContent-Length: %d\r\n\r\n'
@@ -77,6 +117,9 @@ class LimitsTest(BaseTestCase):
             (b'GET http://evil.example/ping HTTP/1.0', None, 400),
             (b'GET http://user@good.example/ping HTTP/1.1', good, 400),
             (b'GET http://good.example/ping HTTP/1.1', None, 400),
+            # It must be well-formed all the same.
+            (b'GET http://good.example/ping HTTP/1.1', b'a b', 400),
+            (b'GET http://good.example/ping HTTP/1.0', b'good.example:x', 400),
             # A URL elsewhere in the target is none.
             (b'GET /ping?x=http://good.example/ HTTP/1.1', bad, 400),
             (b'GET /ping?x=http://evil.example/ HTTP/1.1', good, 200),

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, insert
 from sqlalchemy.pool import NullPool
 
 from project.api.models import User
-from project.tests.support.attack_case import CHUNKED, DELETE, LIST, PING, POST, AttackCase
+from project.tests.support.attack_case import CHUNKED, DELETE, LIST, PAGE, PING, POST, AttackCase
 from project.tests.support.databases import other_database
 from project.tests.support.raw import RawClient
 
@@ -56,6 +56,8 @@ class SlowTest(AttackCase):
         attacks += [
             (self.server.port, DELETE + b'Content-Length: 60000\r\n\r\n', b' ', 30),
             (self.server.port, PING + CHUNKED, b'1\r\n \r\n', 30),
+            (self.nginx.port, PAGE + b'Content-Length: 60000\r\n\r\n', b' ', 30),
+            (self.nginx.port, PAGE + CHUNKED, b'1\r\n \r\n', 30),
         ]
         with ThreadPoolExecutor(len(attacks)) as pool:
             running = [pool.submit(attack, *arguments) for arguments in attacks]

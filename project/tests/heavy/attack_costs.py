@@ -134,14 +134,33 @@ class CostTest(AttackCase):
     def test_costly_requests(self) -> None:
         self.exchange(self.server.port, body(json.dumps({'username': 'ann', 'email': 'ann@example.com'}).encode()))
         (worker,) = self.server.workers()
-        most = MOST_MS * max(1.0, min(loop_ms() for _ in range(5)) / LOOP_MS)
-        costs = {}
+        most, costs = most_ms(), {}
         for name, data in requests().items():
             with self.subTest(name):
                 costs[name] = min(self.cost(worker, data) for _ in range(4))
                 self.assertLessEqual(costs[name], most)
         for name, cost in sorted(costs.items(), key=lambda item: -item[1])[:5]:
             print(f'  measured: {name}: {cost:.1f} ms of CPU, at most {most:.1f}', flush=True)
+
+    def test_requests_in_packets_of_one_byte(self) -> None:
+        (worker,) = self.server.workers()
+        most, length = most_ms(), b'Content-Length: 60000\r\n\r\n'
+        for name, start, data in (
+            ('headers', LIST, b'X: ' + b'x' * 8000),
+            ('a body', POST + length, b' ' * 8000),
+            ('chunks', POST + CHUNKED, b'1\r\n \r\n' * 1000),
+        ):
+            costs = []
+            for _ in range(4):
+                before = cpu_ms(worker)
+                with RawClient(self.server.port) as client:
+                    client.send(start)
+                    client.dribble(data)
+                    self.assertIn(client.receive()[0], (413, 431))
+                costs.append(cpu_ms(worker) - before)
+            print(f'  measured: {name}, byte by byte: {min(costs):.1f} ms of CPU, at most {most:.1f}', flush=True)
+            with self.subTest(name):
+                self.assertLessEqual(min(costs), most)
 
     def cost(self, worker: int, data: bytes) -> float:
         """Return how much CPU time a request takes, in ms."""
@@ -152,6 +171,11 @@ class CostTest(AttackCase):
                 status, _, _ = client.receive()
                 self.assertNotIn(status, (500, 503))
         return (cpu_ms(worker) - before) / 3
+
+
+def most_ms() -> float:
+    """Return how much CPU time a request may take, in ms."""
+    return MOST_MS * max(1.0, min(loop_ms() for _ in range(5)) / LOOP_MS)
 
 
 def loop_ms() -> float:

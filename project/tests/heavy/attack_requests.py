@@ -7,7 +7,7 @@ import time
 import yaml
 
 from project.tests.base import ROOT
-from project.tests.support.attack_case import DELETE, PING, POST, AttackCase
+from project.tests.support.attack_case import CHUNKED, DELETE, PAGE, PING, POST, AttackCase
 from project.tests.support.raw import RawClient
 from project.tests.support.secrets import PLACES, SECRET
 from project.tests.support.servers import TOKEN
@@ -27,9 +27,30 @@ class NginxTest(AttackCase):
             (b'GET /users HTTP/1.1\r\n\r\n', 400),
             (b'GET /users HTTP/1.1\r\nHost: a b\r\n\r\n', 400),
             (b'garbage\r\n\r\n', 400),
+            (b'GET /' + b'x' * 9000 + b' HTTP/1.1\r\nHost: x\r\n\r\n', 414),
+            (PING + b'X: ' + b'x' * 9000 + b'\r\n\r\n', 431),
+            (PAGE + CHUNKED + b'zz\r\n', 400),
+            (PAGE + CHUNKED + (b'2000\r\n' + b'x' * 0x2000 + b'\r\n') * 9, 413),
         ):
             with self.subTest(data=data):
                 self.assert_envelope(self.exchange(self.nginx.port, data), status)
+
+    def test_405_of_nginx_has_the_methods_of_the_service(self):
+        for path in (b'/users', b'/users/1', b'/ping', b'/health', b'/docs', b'/docs/docs.js', b'/openapi.yaml'):
+            with self.subTest(path=path):
+                allowed = [
+                    self.exchange(port, method + path + b' HTTP/1.1\r\nHost: x\r\n\r\n')[1]['allow']
+                    for port, method in ((self.nginx.port, b'TRACE '), (self.server.port, b'OPTIONS '))
+                ]
+                self.assertEqual(*(set(methods.split(', ')) for methods in allowed))
+        status, headers, _ = self.exchange(self.nginx.port, b'TRACE / HTTP/1.1\r\nHost: x\r\n\r\n')
+        self.assertEqual((status, headers['allow']), (405, 'GET, HEAD'))
+
+    def test_other_versions_of_http_are_served(self):
+        for port in self.ports.values():
+            for data in (b'GET /ping HTTP/1.0\r\n\r\n', b'GET /ping HTTP/1.9\r\nHost: x\r\n\r\n'):
+                with self.subTest(port=port, data=data):
+                    self.assertEqual(self.exchange(port, data)[0], 200)
 
     def test_ranges_and_preconditions_of_changes_are_ignored(self):
         since = b'If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT'

@@ -28,15 +28,22 @@ config = runpy.run_path('gunicorn.conf.py')
 print(sys.modules['serving.worker'].CHANGED, config['worker_class'] is not before)
 """
 error_streams = []
+computed = []  # the names of the settings that gunicorn has computed since the last request
 
 
 def look_at_gunicorn(environ, start_response):
-    """Respond with what this worker of gunicorn uses: the type of its server, and the number of its error streams."""
+    """Respond with what this worker of gunicorn uses: the type of its server, its error streams, and its settings."""
     from gevent.server import StreamServer
+    from gunicorn.config import Config
 
+    if not error_streams:
+        compute = Config.__getattr__
+        Config.__getattr__ = lambda self, name: computed.append(name) or compute(self, name)
     error_streams.append(environ['wsgi.errors'])
     servers = [type(one).__name__ for one in gc.get_objects() if isinstance(one, StreamServer)]
-    body = json.dumps({'servers': servers, 'error_streams': len({id(one) for one in error_streams})}).encode()
+    streams = len({id(one) for one in error_streams})
+    body = json.dumps({'servers': servers, 'error_streams': streams, 'computed': computed}).encode()
+    computed.clear()
     start_response('200 OK', [('Content-Type', 'application/json'), ('Content-Length', str(len(body)))])
     return [body]
 
@@ -75,10 +82,10 @@ class ReplacementsTest(ServerTestCase):
     changes = "from serving import worker; worker.date_of = lambda second: 'one date'"
 
     def test_gunicorn_uses_the_replacements(self):
-        for _ in range(2):
+        for _ in range(3):
             response = self.server.get('/')
         self.assertEqual(response.headers['Date'], 'one date')
-        self.assertEqual(response.body, {'servers': ['Server'], 'error_streams': 1})
+        self.assertEqual(response.body, {'servers': ['Server'], 'error_streams': 1, 'computed': []})
 
     def test_new_code_is_loaded_on_hup(self):
         with tempfile.TemporaryDirectory() as folder:

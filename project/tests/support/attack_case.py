@@ -14,6 +14,7 @@ PING = b'GET /ping HTTP/1.1\r\nHost: x\r\n'
 LIST = b'GET /users HTTP/1.1\r\nHost: x\r\n'
 DELETE = b'DELETE /users/1 HTTP/1.1\r\nHost: x\r\n'
 POST = b'POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n'
+PAGE = b'GET / HTTP/1.1\r\nHost: x\r\nIf-Match: "x"\r\n'  # nginx sends it to itself again
 CHUNKED = b'Transfer-Encoding: chunked\r\n\r\n'
 SECURITY_HEADERS = (
     'content-security-policy',

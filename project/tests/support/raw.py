@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from project.tests.support.servers import HOST, SLACK_SECONDS
 
-TOO_MUCH = 32 * 1024 * 1024  # bytes: more than the buffers of two sockets hold
+TOO_MUCH = 256 * 1024  # bytes: more than a server may discard
 
 
 class RawClient:
@@ -40,6 +41,17 @@ class RawClient:
             for part in parts:
                 self.socket.sendall(part)
                 time.sleep(pause)
+
+    def dribble(self, data: bytes, size: int = 1) -> None:
+        """Send ``data`` in packets of ``size`` bytes, until there is a response.
+
+        Each packet is given time to arrive alone.
+        """
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(data), size):
+            self.send(data[start : start + size])
+            if select.select([self.socket], [], [], 0.0005)[0]:
+                return
 
     def receive(self) -> tuple[int, dict[str, str], Any]:
         """Return status, headers with names in lower case, and JSON (or bytes) of the next response.
@@ -76,10 +88,11 @@ class RawClient:
             return True  # it was reset, because the client was still sending
 
     def is_cut(self, data: bytes) -> bool:
-        """Send ``data`` again and again, and return whether the server closes the connection."""
+        """Send ``data`` again and again, and return whether the server closes the connection before ``TOO_MUCH``."""
         try:
-            for _ in range(TOO_MUCH // len(data)):
+            for number in range(TOO_MUCH // len(data)):
                 self.socket.sendall(data)
+                time.sleep(number * 0.004)  # for the server to receive it, instead of the buffers of the kernel
         except ConnectionError:
             return True
         return False
