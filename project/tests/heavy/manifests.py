@@ -5,7 +5,6 @@ provides the schemas. The schema of CloudNativePG's Cluster is not published as 
 fields are compared with a list.
 """
 
-import re
 import unittest
 from collections.abc import Iterator
 from typing import Any
