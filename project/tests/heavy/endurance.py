@@ -8,6 +8,7 @@ The tests always kill the youngest worker, so that the others run for long.
 
 import contextlib
 import itertools
+import math
 import os
 import random
 import signal
@@ -131,7 +132,8 @@ class Endurance(FaultCase):
         while (elapsed := time.monotonic() - start) < self.seconds:
             self.sample()
             if elapsed >= kill_at:
-                os.kill(max(self.server.workers(), key=self.born.__getitem__), signal.SIGKILL)
+                # A worker that no sample has is the youngest.
+                os.kill(max(self.server.workers(), key=lambda pid: self.born.get(pid, math.inf)), signal.SIGKILL)
                 kill_at, kills = kill_at + KILL_EVERY, kills + 1
             if elapsed >= restart_at:
                 began = time.monotonic()

@@ -20,12 +20,14 @@ class Load:
     :param pause: seconds between a response and the next request, so that the machine is not overloaded.
     :ivar responses: all responses, in the order of their ends.
     :ivar failures: for each request without a response, when it was sent and the exception.
+    :raises Exception: at the end of the block: any other exception of ``send``, which ended its client.
     """
 
     def __init__(self, send: Callable[[], Response], clients: int = 1, pause: float = 0.02) -> None:
         self.send, self.pause = send, pause
         self.responses: list[Response] = []
         self.failures: list[tuple[float, Exception]] = []
+        self._errors: list[Exception] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
@@ -36,6 +38,9 @@ class Load:
                 self.responses.append(self.send())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.failures.append((started, error))
+            except Exception as error:
+                self._errors.append(error)
+                return
             self._stop.wait(self.pause)
 
     def __enter__(self) -> Self:
@@ -47,6 +52,8 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(2 * SLACK_SECONDS)
+        if self._errors:
+            raise self._errors[0]
 
     def statuses(self, since: float = 0.0, until: float = inf) -> list[int]:
         """Return the statuses of the responses to requests that were sent within a time on the monotonic clock."""
