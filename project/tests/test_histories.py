@@ -5,6 +5,7 @@ import random
 import unittest
 from math import inf
 from types import SimpleNamespace
+from unittest import mock
 
 from project.tests.support.histories import Operation, Seen, check
 from project.tests.support.recorder import Recorder
@@ -287,6 +288,16 @@ class RecorderTest(unittest.TestCase):
             recorder.read(1)
             recorder.read_all()
             self.assertEqual([], check(recorder.history))
+
+    def test_read_without_a_result_is_unknown(self):
+        recorder = Recorder(service := MemoryService())
+        recorder.add()
+        with mock.patch.object(service, 'get', side_effect=[(503, None), OSError]):
+            recorder.read(1)
+            with self.assertRaises(OSError):
+                recorder.read_all()
+        self.assertEqual(['acknowledged', 'unknown', 'unknown'], [operation.outcome for operation in recorder.history])
+        self.assertEqual([], check(recorder.history))
 
 
 class Failing(MemoryService):

@@ -7,9 +7,8 @@ They need Debian's ``etcd-server``, ``haproxy``, ``pgbouncer`` and ``postgresql`
 import signal
 import time
 
-from project.tests.support.cluster_case import MOVE_SECONDS, ClusterCase, measured
-from project.tests.support.loads import Load
-from project.tests.support.servers import wait_until
+from project.tests.support.cluster_case import MOVE_SECONDS, ClusterCase
+from project.tests.support.fault_case import measured
 
 
 class FailoverTest(ClusterCase):
@@ -65,24 +64,4 @@ class PausedStandbyTest(ClusterCase):
 
     def test_all_standbys_paused_with_24_writers(self):
         self.serve()
-        standbys = self.patroni.standbys
-        with self.load(writers=24), Load(lambda: self.server.get('/users?limit=5'), 2) as lists:
-            started = time.monotonic()
-            for standby in standbys:
-                standby.freeze()
-            time.sleep(10)
-            ended = time.monotonic()
-            for standby in standbys:
-                standby.thaw()
-            wait_until(lambda: self.first_success(ended), 20, 'a user is added')
-            healed = self.first_success(ended) - ended
-            wait_until(lambda: time.monotonic() > ended + 3, 20, 'time passes')
-        measured('all standbys paused, first 201 after they continue', healed)
-        self.assertIn(503, self.adds.statuses(started, ended))
-        for load in (self.reads, lists):
-            during = [response for response in load.responses if started <= response.started < ended]
-            self.assertEqual({200}, {response.status for response in during} - {404})
-            self.assertGreater(len(during), 100)
-            slowest = max(response.seconds for response in during)
-            measured('all standbys paused, slowest read', slowest)
-            self.assertLess(slowest, 1)
+        self.check_paused_standbys()

@@ -4,16 +4,17 @@ Run by name: ``python manage.py test faults_failover``.
 """
 
 import collections
+import os
 import re
 import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from project.tests.support.clusters import as_postgres
 from project.tests.support.fault_case import CANCELED, FaultCase, measured
 from project.tests.support.loads import Load, Writers
-from project.tests.support.servers import HOST, free_port, manage, wait_until
+from project.tests.support.proxies import PgBouncer
+from project.tests.support.servers import HOST, manage, wait_until
 
 
 class FailoverTest(FaultCase):
@@ -161,13 +162,15 @@ class PgBouncerTest(FaultCase):
     """The service behind PgBouncer in transaction mode, which gives each transaction another connection."""
 
     def test_service_keeps_no_state_in_a_session(self):
-        if not shutil.which('pgbouncer', path=PATH):
+        if not shutil.which('pgbouncer', path=f'{os.environ["PATH"]}:/usr/sbin'):
             raise RuntimeError('this test needs PgBouncer: apt-get install pgbouncer')
         cluster = self.start_cluster('cluster', 'log_statement=all')
         manage(cluster.dsn(), 'db', 'upgrade')
         logged = len(cluster.log())
-        port = self.start_pgbouncer(cluster)
-        server = self.start_server(f'postgresql://users@{HOST}:{port}/users', migrate=False)
+        bouncer = PgBouncer(self.directory, cluster.port, pool_size=2)
+        bouncer.start()
+        self.addCleanup(bouncer.kill)
+        server = self.start_server(f'postgresql://users@{HOST}:{bouncer.port}/users', migrate=False)
         with Load(lambda: server.get('/users?limit=10'), 4) as readers, Writers(server, 4) as writers:
             wait_until(lambda: len(writers.acknowledged) > 200, 30, 'writers are served')
             user = server.post('ann@example.com').body['data']
@@ -197,28 +200,3 @@ class PgBouncerTest(FaultCase):
         self.assert_promised(writers, {201, 503})
         emails = collections.Counter(cluster.emails())
         self.assertEqual([], [email for email in writers.acknowledged if emails[email] != 1])
-
-    def start_pgbouncer(self, cluster):
-        """Start PgBouncer with two connections to ``cluster`` for any number of clients, and return its port."""
-        port = free_port()
-        (self.directory / 'users.txt').write_text('"users" ""\n')
-        (self.directory / 'pgbouncer.ini').write_text(
-            f'[databases]\nusers = host={HOST} port={cluster.port}\n'
-            f'[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {port}\nunix_socket_dir =\n'
-            f'auth_type = trust\nauth_file = {self.directory}/users.txt\n'
-            'pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 500\nserver_login_retry = 1\n'
-        )
-        with (self.directory / 'pgbouncer.log').open('w') as log:
-            process = subprocess.Popen(
-                ['pgbouncer', str(self.directory / 'pgbouncer.ini')],
-                **as_postgres(),
-                env={'PATH': PATH},
-                stdout=log,
-                stderr=log,
-            )
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        return port
-
-
-PATH = '/usr/sbin:/usr/bin'

@@ -21,7 +21,7 @@ CLOCK_SECONDS = 5
 
 
 class NginxTest(FaultCase):
-    """Three instances behind nginx, under load from 8 clients that add users and 8 that read them."""
+    """Three instances behind nginx, under load from 10 clients that add users and 8 that read them."""
 
     def setUp(self):
         super().setUp()
@@ -38,15 +38,16 @@ class NginxTest(FaultCase):
     def check(self, fault, failing):
         """Cause a fault under load; at most ``failing`` requests may fail, and no GET."""
         adds, reads = Load(self.recorder.add, 8), Load(self.recorder.read, 6)
-        pages = Load(self.recorder.page, 2, 0.05)
-        with adds, reads, pages:
+        contests, pages = Load(self.recorder.contest, 2), Load(self.recorder.page, 2, 0.05)
+        with adds, reads, contests, pages:
             wait_until(lambda: len(adds.responses) > 100, 30, 'users are added')
             fault()
             since = time.monotonic()
             wait_until(lambda: adds.statuses(since).count(201) > 200, 30, 'users are added')
         for load in (reads, pages):
             self.assert_promised(load, {200})
-        self.assertEqual([], adds.failures)
+        self.assertEqual([], adds.failures + contests.failures)
+        self.assertEqual({201, 400}, set(contests.statuses()) - ({502} if failing else set()))
         failed = [response for response in adds.responses if response.status != 201]
         print(f'  measured: {self.id().rpartition(".")[2]}: {len(failed)} of {len(adds.responses)} POSTs failed')
         self.assertLessEqual(len(failed), failing)

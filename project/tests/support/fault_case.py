@@ -18,7 +18,7 @@ CANCELED = 'canceling (?!statement due to lock timeout)'
 
 
 def measured(what: str, seconds: float) -> None:
-    """Print a figure for the table in docs/operating.md."""
+    """Print a figure, such as one for the table in docs/operating.md."""
     print(f'  measured: {what}: {seconds * 1000:.0f} ms', flush=True)
 
 

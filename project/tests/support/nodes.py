@@ -1,7 +1,12 @@
 """A PostgreSQL node under Patroni, in processes on the loopback address.
 
-The settings of Patroni are those of production (project/db/cluster), with two exceptions that make the tests faster:
-it looks at the cluster every 2 s instead of every 5 s, and a standby looks for its primary every 500 ms.
+The settings of Patroni are those of production (project/db/cluster), except that
+
+* Patroni looks at the cluster every 2 s instead of every 5 s, a standby looks for its primary every 500 ms, and
+  PostgreSQL does not wait for the disk (``fsync``): the tests are faster;
+* the nodes have fewer connections and less memory, and one etcd instead of three: they share one machine;
+* neither PostgreSQL nor the REST API of Patroni needs a password;
+* a node that cannot follow the leader keeps its data: ``remove_data_directory_on_...`` is not set.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""HAProxy and PgBouncer in front of a cluster. On Debian: ``apt-get install haproxy pgbouncer``."""
+"""HAProxy and PgBouncer in front of PostgreSQL. On Debian: ``apt-get install haproxy pgbouncer``."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ unix_socket_dir =
 auth_type = trust
 auth_file = {folder}/users.txt
 pool_mode = transaction
-default_pool_size = 40
+default_pool_size = {pool_size}
 max_client_conn = 500
 server_login_retry = 1
 """
@@ -62,12 +62,14 @@ class PgBouncer(Process):
     """PgBouncer in transaction mode.
 
     :param server_port: of the PostgreSQL server, or of a proxy in front of it.
+    :param pool_size: the number of its connections to the server, for any number of clients.
     :ivar port: where it listens.
     """
 
-    def __init__(self, folder: Path, server_port: int) -> None:
+    def __init__(self, folder: Path, server_port: int, pool_size: int = 40) -> None:
         self.port = free_port()
         (folder / 'users.txt').write_text('"users" ""\n')
         config = folder / 'pgbouncer.ini'
-        config.write_text(PGBOUNCER.format(host=HOST, port=self.port, server_port=server_port, folder=folder))
+        text = PGBOUNCER.format(host=HOST, port=self.port, server_port=server_port, folder=folder, pool_size=pool_size)
+        config.write_text(text)
         super().__init__(folder / 'pgbouncer.log', 'pgbouncer', str(config))

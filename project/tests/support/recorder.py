@@ -37,14 +37,23 @@ class Recorder:
             self.existing.append(response.body['data']['id'])
         return response
 
+    def contest(self) -> Response:
+        """Add a user with one of three emails. If a user has it already, give that user another one."""
+        email = f'contested{random.randrange(3)}.{self._run_id}@example.com'
+        response = self.add(email)
+        if response.status == 400:
+            for user in seen(self.page(f'q={email}')):
+                self.change(user.id, f'{user.username}@example.com')
+        return response
+
     def change(self, user_id: int | None = None, email: str | None = None) -> Response:
         """Change a user's name, and their email if one is given; by default of any user."""
         payload = {'username': self._username()} | ({'email': email} if email else {})
-        return self._write('change', 'PATCH', user_id or random.choice(self.existing), payload)
+        return self._write('change', 'PATCH', user_id or random.choice(self.existing[:]), payload)
 
     def remove(self, user_id: int | None = None) -> Response:
         """Remove a user, by default any one."""
-        user_id = user_id or random.choice(self.existing)
+        user_id = user_id or random.choice(self.existing[:])
         with contextlib.suppress(ValueError):  # it does not exist, or another thread removes it
             self.existing.remove(user_id)
         return self._write('remove', 'DELETE', user_id, None)
@@ -86,11 +95,14 @@ class Recorder:
             )  # fmt: skip
 
     def _read(self, path: str, user_id: int | None, complete: bool) -> Response:
-        start = time.monotonic()
-        response = random.choice(self.clients).request('GET', path)
-        if response.status in (200, 404):
-            self._note('read', 'acknowledged', start, user_id=user_id, users=seen(response), complete=complete)
-        return response
+        start, outcome, users = time.monotonic(), 'unknown', ()
+        try:
+            response = random.choice(self.clients).request('GET', path)
+            if response.status in (200, 404):
+                outcome, users = 'acknowledged', seen(response)
+            return response
+        finally:
+            self._note('read', outcome, start, user_id=user_id, users=users, complete=complete)
 
     def _note(self, kind: Any, outcome: Any, start: float, **values: Any) -> None:
         self.history.append(Operation(kind, outcome, start, time.monotonic(), **values))
