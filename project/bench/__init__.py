@@ -8,41 +8,41 @@ import contextlib
 import signal
 import sys
 import tempfile
+from collections.abc import Collection, Iterator, Mapping
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from project.bench import scratch
-from project.bench.measuring import WORKLOADS, measure_workload
+from project.bench.measuring import WORKLOADS, Result, measure_workload
 from project.bench.reporting import GROWTH, chart, conditions, table
 from project.bench.scratch import BenchError
 
 __all__ = ['WORKLOADS', 'BenchError', 'chart', 'conditions', 'measure', 'measure_growth', 'table']
 
 
-def measure(seconds, rows, names):
+def measure(seconds: float, rows: int, names: Collection[str] | None) -> list[Result]:
     """Measure workloads.
 
     :param seconds: the duration of each workload.
     :param rows: the number of users in the largest table.
     :param names: of :data:`WORKLOADS`, in any order; None for all.
-    :returns: a list of results, dicts by name.
     :raises BenchError: a database cannot be created, or the service does not start.
     """
-    stages = {}
+    stages: dict[int, list[str]] = {}
     for name, (users, _) in WORKLOADS.items():
         if name in (names or WORKLOADS):
             stages.setdefault(users or rows, []).append(name)
     return _measure(seconds, stages)
 
 
-def measure_growth(seconds, rows):
+def measure_growth(seconds: float, rows: int) -> list[Result]:
     """Measure the workloads of :data:`GROWTH` in tables of 10, 100, ... ``rows`` users, as :func:`measure`."""
     sizes = [10**power for power in range(1, 10) if 10**power < rows]
     return _measure(seconds, dict.fromkeys((*sizes, rows), GROWTH))
 
 
-def _measure(seconds, stages):
+def _measure(seconds: float, stages: Mapping[int, Collection[str]]) -> list[Result]:
     steps = sum(-(-users // scratch.CHUNK) + len(names) for users, names in stages.items())
     hidden = not sys.stderr.isatty()
     results = []
@@ -53,7 +53,7 @@ def _measure(seconds, stages):
     bar = click.progressbar(length=steps, label='Measuring', hidden=hidden, file=sys.stderr, item_show_func=shown)
     with _ending_on_signals(), bar:
 
-        def show(step):
+        def show(step: str) -> None:
             bar.current_item = step
             bar.render_progress()
 
@@ -75,7 +75,7 @@ def _measure(seconds, stages):
 
 
 @contextlib.contextmanager
-def _ending_on_signals():
+def _ending_on_signals() -> Iterator[None]:
     """Let SIGTERM end the block as Ctrl-C does, so that it cleans up."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

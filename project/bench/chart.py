@@ -1,6 +1,7 @@
 """A chart of the CPU time of a request by the size of the table, as SVG with a light and a dark theme."""
 
 import math
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 800, 436
@@ -8,6 +9,8 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 600, 84, 350  # of the plot; the labels of the li
 NAME_HEIGHT = 34  # of a label, which has two lines of text
 MARKS = ('M-4-4h8v8h-8z', 'M0-5.5 5.5 4h-11z', 'M0-5a5 5 0 1 0 .01 0z')  # square, triangle, circle
 DASHES = ('none', '7 4', '2 3')
+
+Series = Mapping[str, Sequence[tuple[int, float]]]
 
 STYLE = """
 .paper { fill: #ffffff } text { fill: #1f2328; font: 13px system-ui, -apple-system, 'Segoe UI', sans-serif }
@@ -24,10 +27,10 @@ STYLE = """
 """
 
 
-def draw(series, title, subtitle, notes):
+def draw(series: Series, title: str, subtitle: str, notes: Sequence[str]) -> str:
     """Return a chart with two logarithmic axes.
 
-    :param series: at most three lines: a dict of ``[(users in the table, microseconds), ...]`` by name.
+    :param series: at most three lines: ``[(users in the table, microseconds), ...]`` by name.
     :param title: the title of the chart.
     :param subtitle: a description of the axes.
     :param notes: lines of small print below the chart.
@@ -39,10 +42,10 @@ def draw(series, title, subtitle, notes):
     low = math.floor(math.log10(min(costs)))
     high = max(math.ceil(math.log10(max(costs))), low + 1)
 
-    def x(size):
+    def x(size: float) -> float:
         return LEFT + (RIGHT - LEFT) * (math.log10(size) - first) / (last - first)
 
-    def y(cost):
+    def y(cost: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (math.log10(cost) - low) / (high - low)
 
     parts = [
@@ -80,21 +83,22 @@ def draw(series, title, subtitle, notes):
     return '\n'.join(parts)
 
 
-def _text(x, y, text, kind, anchor='start'):
+def _text(x: float, y: float, text: str, kind: str, anchor: str = 'start') -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _apart(heights):
+def _apart(heights: Mapping[str, float]) -> dict[str, float]:
     """Return the heights of the labels: beside the ends of their lines, in the same order, without overlapping."""
-    placed, lowest = {}, TOP
-    for left, name in enumerate(sorted(heights, key=heights.get)):
+    placed: dict[str, float] = {}
+    lowest: float = TOP
+    for left, name in enumerate(sorted(heights, key=heights.__getitem__)):
         room_below = (len(heights) - left - 1) * NAME_HEIGHT
         placed[name] = min(max(heights[name], lowest), BOTTOM - room_below)
         lowest = placed[name] + NAME_HEIGHT
     return placed
 
 
-def _in_words(series):
+def _in_words(series: Series) -> str:
     return '; '.join(
         f'{name}: ' + ', '.join(f'{cost:,.0f} µs with {size:,} users' for size, cost in points)
         for name, points in series.items()

@@ -25,24 +25,26 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 PATIENCE = 60  # seconds without a byte on any connection, after which the requests have failed
 LENGTH = re.compile(rb'\r\ncontent-length: *([0-9]+)', re.IGNORECASE)
 
 
-def get(path):
+def get(path: str) -> bytes:
     """Return the bytes of a GET."""
     return f'GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.encode()
 
 
-def post(name):
+def post(name: str) -> bytes:
     """Return the bytes of a POST of a user."""
     body = json.dumps({'username': name, 'email': f'{name}@example.com'})
     head = 'POST /users HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n'
     return f'{head}Content-Length: {len(body)}\r\n\r\n{body}'.encode()
 
 
-def requests(job):
+def requests(job: dict[str, Any]) -> Iterator[bytes]:
     """Yield the requests of a job, infinitely many."""
     for number in itertools.count(1):
         if job['kind'] == 'get':
@@ -56,23 +58,23 @@ def requests(job):
 class Connection:
     """A keep-alive connection, and the response that it is receiving."""
 
-    def __init__(self, port):
+    def __init__(self, port: int) -> None:
         self._port = port
         self.socket = self._connect()
 
-    def _connect(self):
+    def _connect(self) -> socket.socket:
         connected = socket.create_connection(('127.0.0.1', self._port), timeout=PATIENCE)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connected
 
-    def send(self, request):
+    def send(self, request: bytes) -> None:
         """Send a request, and start with an empty response."""
         self._head, self._missing, self._tail = b'', None, b''
-        self.failed, self.first = False, None
+        self.failed, self.first = False, 0.0
         self.started = time.perf_counter()
         self.socket.sendall(request)
 
-    def receive(self):
+    def receive(self) -> bool:
         """Receive what has arrived, and return whether the response is complete."""
         try:
             data = self.socket.recv(1 << 18)
@@ -97,16 +99,16 @@ class Connection:
         self._missing -= len(data)
         return self._missing == 0
 
-    def again(self):
+    def again(self) -> None:
         """Connect again after the service has closed the connection or has not responded in time."""
         self.socket.close()
         self.socket = self._connect()
 
 
-def work(job, connections):
+def work(job: dict[str, Any], connections: Sequence[Connection]) -> dict[str, Any]:
     """Do the job, and return its result."""
     selector = selectors.DefaultSelector()
-    result = {'failed': 0, 'first': [], 'whole': []}
+    result: dict[str, Any] = {'failed': 0, 'first': [], 'whole': []}
     following = requests(job)
     started = time.perf_counter()
     end = started + job['seconds']

@@ -6,7 +6,9 @@ import json
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from project.api import paging
 from project.api.models import User
@@ -19,8 +21,10 @@ PAGE = 50  # users
 DEPTH = 0.9  # the part of the table before a deep page
 WARM_UP = 0.3  # seconds, after which every worker has its connections
 
+Result = dict[str, Any]  # the values of one measurement by the names of their columns
+
 # The workloads by name: the users in the table (None for the --rows of the command line), and the kind of request.
-WORKLOADS = {
+WORKLOADS: dict[str, tuple[int | None, str]] = {
     'list10': (10, 'list'),
     'list1000': (1_000, 'list'),
     'post': (1_000, 'post'),
@@ -33,10 +37,16 @@ WORKLOADS = {
 }
 
 
-def measure_workload(service, name, users, seconds):
+def measure_workload(service: scratch.Service, name: str, users: int, seconds: float) -> Result:
     """Measure a workload, and return its result."""
     kind = WORKLOADS[name][1]
-    job = {'port': service.port, 'kind': kind, 'users': users, 'path': '/users', 'run': secrets.token_hex(4)}
+    job: dict[str, Any] = {
+        'port': service.port,
+        'kind': kind,
+        'users': users,
+        'path': '/users',
+        'run': secrets.token_hex(4),
+    }
     if kind in ('list', 'page', 'deep', 'all'):
         job['kind'] = 'get'
     if kind in ('page', 'deep'):
@@ -66,9 +76,9 @@ def measure_workload(service, name, users, seconds):
         raise BenchError(f'No request of the workload {name} succeeded.')
     count = len(whole) + failed
     grown = [
-        max(0.0, peaks[pid][1] - memory[pid][0])
-        for pid in memory
-        if pid in peaks and None not in (*memory[pid], *peaks[pid])
+        max(0.0, peak - resident)
+        for pid, (resident, _) in memory.items()
+        if resident is not None and pid in peaks and (peak := peaks[pid][1]) is not None
     ]
     return {
         'workload': name,
@@ -84,7 +94,7 @@ def measure_workload(service, name, users, seconds):
     }
 
 
-def _check(service, path, expected):
+def _check(service: scratch.Service, path: str, expected: int | None) -> None:
     """Check one response before the measurement.
 
     :raises BenchError: the response is not a 200, or has another number of users.
@@ -94,7 +104,7 @@ def _check(service, path, expected):
         raise BenchError(f'The response to GET {path} was {response.status}: {str(response.body)[:200]}')
 
 
-def _together(jobs):
+def _together(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run one client for each job at the same time, and return their results."""
     with contextlib.ExitStack() as stack:
         clients = []
@@ -127,11 +137,11 @@ def _together(jobs):
         return results
 
 
-def _percentile(values, percent):
+def _percentile(values: Sequence[int], percent: int) -> int:
     """Return a percentile of sorted ``values`` by the nearest-rank method."""
     return values[max(0, -(-len(values) * percent // 100) - 1)]
 
 
-def _each(before, after, count):
+def _each(before: float | None, after: float | None, count: int) -> float | None:
     """Return the microseconds for each of ``count`` requests; None if the seconds are not known."""
-    return None if None in (before, after) else (after - before) / count * 1e6
+    return None if before is None or after is None else (after - before) / count * 1e6

@@ -2,13 +2,15 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from sqlalchemy import func, select, text
 
 from project.bench.chart import draw
-from project.bench.measuring import CONNECTIONS, DEPTH, PAGE
+from project.bench.measuring import CONNECTIONS, DEPTH, PAGE, Result
 from project.bench.scratch import BenchError
 from project.extensions import db
 
@@ -28,7 +30,7 @@ COLUMNS = (
 LEGEND = 'CPU is per request. Memory is the peak of a worker above its memory before. - means not available here.'
 
 
-def conditions():
+def conditions() -> str:
     """Return a line with the versions, the number of workers and clients, and the number of CPUs."""
     parts = [f'{name} {version(name)}' for name in ('Flask', 'gunicorn', 'SQLAlchemy')]
     with db.engine.connect() as connection:
@@ -43,7 +45,7 @@ def conditions():
     )
 
 
-def table(results):
+def table(results: Sequence[Result]) -> str:
     """Return the results as a table of text, and its legend."""
     rows = [COLUMNS, *([_cell(result[column]) for column in COLUMNS] for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -51,7 +53,7 @@ def table(results):
     return '\n'.join((*lines, '', LEGEND))
 
 
-def _cell(value):
+def _cell(value: Any) -> str:
     if value is None:
         return '-'
     if isinstance(value, float):
@@ -59,9 +61,10 @@ def _cell(value):
     return f'{value:,}' if isinstance(value, int) else value
 
 
-def chart(results):
+def chart(results: Sequence[Result]) -> str:
     """Return the chart of :func:`measure_growth`, the CPU time of a request, as the text of an SVG file."""
-    series, costs = {}, [None, None]
+    series: dict[str, list[tuple[int, float]]] = {}
+    costs: list[float | None] = [None, None]
     for result in results:
         costs = [result['service CPU µs'], result['PostgreSQL CPU µs']]
         if costs[0] is None:

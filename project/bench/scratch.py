@@ -6,8 +6,10 @@ import re
 import secrets
 import signal
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from flask import Flask
 from sqlalchemy import String, cast, create_engine, func, insert, literal, select, text
 from sqlalchemy.pool import NullPool
 
@@ -27,7 +29,7 @@ class BenchError(Exception):
 
 
 @contextlib.contextmanager
-def database(folder):
+def database(folder: str) -> Iterator[Flask]:
     """Yield an app on a new database without users: on the configured server, or in a file in ``folder``."""
     url = db.engine.url
     name = f'users_bench_{secrets.token_hex(6)}'
@@ -35,7 +37,7 @@ def database(folder):
         if url.get_backend_name() == 'postgresql':
             server = create_engine(url, poolclass=NullPool, isolation_level='AUTOCOMMIT')
 
-            def drop():
+            def drop() -> None:
                 with _uninterrupted(), server.connect() as connection:
                     connection.execute(text(f'DROP DATABASE IF EXISTS {name} WITH (FORCE)'))
 
@@ -56,7 +58,7 @@ def database(folder):
         yield app
 
 
-def fill(count):
+def fill(count: int) -> Iterator[None]:
     """Add ``count`` users to the table of the current app, and yield after each chunk of them."""
     on_postgresql = db.engine.dialect.name == 'postgresql'
     for start in range(1, count + 1, CHUNK):
@@ -86,16 +88,16 @@ def fill(count):
 class Service(Server):
     """The service, and the resources that its processes have used."""
 
-    def cpu(self):
+    def cpu(self) -> float | None:
         """Return the CPU seconds of all its processes until now; None if the system does not report them."""
         own = [self.process.pid] if self.process else []
         return _cpu([*own, *self.workers()])
 
-    def memory(self):
+    def memory(self) -> dict[int, tuple[float | None, float | None]]:
         """Return the resident memory of each worker and its peak since :meth:`forget_peaks`, in MiB, by process id."""
         return {pid: (_status(pid, 'VmRSS'), _status(pid, 'VmHWM')) for pid in self.workers()}
 
-    def forget_peaks(self):
+    def forget_peaks(self) -> None:
         """Reset the peaks of :meth:`memory`: proc(5), ``clear_refs``."""
         for pid in self.workers():
             with contextlib.suppress(OSError):
@@ -103,7 +105,7 @@ class Service(Server):
 
 
 @contextlib.contextmanager
-def served(app, folder):
+def served(app: Flask, folder: str) -> Iterator[Service]:
     """Serve the database of ``app`` with gunicorn as in production, with the settings of this environment.
 
     :raises BenchError: the service did not start.
@@ -128,7 +130,7 @@ def served(app, folder):
         yield service
 
 
-def _stop(service):
+def _stop(service: Service) -> None:
     with _uninterrupted():
         if service.process:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -139,7 +141,7 @@ def _stop(service):
 # --- resource usage: proc(5)
 
 
-def _cpu(pids):
+def _cpu(pids: Iterable[int]) -> float | None:
     """Return the CPU seconds of processes until now, to the nanosecond; None if the system does not report them."""
     if not Path('/proc/self/schedstat').exists():
         return None
@@ -151,7 +153,7 @@ def _cpu(pids):
     return nanoseconds / 1e9
 
 
-def _status(pid, field):
+def _status(pid: int, field: str) -> float | None:
     """Return a field of the status of a process in MiB; None if it does not exist."""
     with contextlib.suppress(OSError):
         if found := re.search(rf'^{field}:\s+(\d+) kB', Path(f'/proc/{pid}/status').read_text(), re.MULTILINE):
@@ -159,7 +161,7 @@ def _status(pid, field):
     return None
 
 
-def backends_cpu():
+def backends_cpu() -> float | None:
     """Return the CPU seconds of PostgreSQL's processes for the database of the current app, including ended ones.
 
     None if they run in another container or on another machine, or if the database is SQLite.
@@ -181,13 +183,13 @@ def backends_cpu():
     return None if alive is None else alive + ended
 
 
-def _stat(pid):
+def _stat(pid: str | int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name of the process, which may contain blanks and brackets."""
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
 
 
 @contextlib.contextmanager
-def _uninterrupted():
+def _uninterrupted() -> Iterator[None]:
     """Ignore SIGINT and SIGTERM in the block, which cleans up."""
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
