@@ -69,19 +69,18 @@ def servers(found: Mapping[str, str]) -> list[Server]:
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """Check parameters as libpq does before it connects.
+    """Check parameters as libpq does before it sends anything.
 
     :param arguments: those of ``psycopg2.connect()``.
     :raises psycopg2.Error: libpq has no such parameter, or a value is invalid. The message does not contain the value.
     """
     count = len(servers(parameters(arguments)))
     try:
-        # libpq checks the values first, and then looks for the sockets.
-        psycopg2.connect(**{**arguments, 'host': ','.join(['/no/such/folder'] * count), 'hostaddr': ''}).close()
+        # No connection to the broadcast address is possible. Before it tries, libpq has checked the values.
+        psycopg2.connect(**{**arguments, 'hostaddr': ','.join(['255.255.255.255'] * count)}).close()
     except psycopg2.Error as error:
-        if str(error).startswith('invalid '):
-            message = re.sub(r':? "[^"]*"(?=$| for )', '', str(error).strip())
-            raise psycopg2.OperationalError(message) from None
+        if found := re.search('(?:^|failed: )((?:invalid|weak) .*)', str(error)):
+            raise psycopg2.OperationalError(re.sub(': ".*"$| ".*"(?= for )', '', found[1])) from None
 
 
 def _read_service(name: str) -> dict[str, str]:
