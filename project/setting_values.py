@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 MIN_TOKEN_LENGTH = 32
-TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{1,32}')
+TOKEN_NAME = re.compile(r'[A-Za-z0-9._-]{0,32}')
 TOKEN = re.compile(r'[!-~]+')  # visible ASCII characters
 PORT = r'(?!6553[6-9]|655[4-9].|65[6-9]..|6[6-9]...|[7-9]....)[1-9][0-9]{0,4}'  # 1 to 65535
 # A serialized origin as browsers send it (RFC 6454 section 6.2). The host is a name, an IPv4 or an IPv6 address.
@@ -85,27 +85,25 @@ def hosts(name: str, value: str | Iterable[str] | None) -> list[str]:
 def tokens(name: str, value: str | Iterable[str] | None) -> list[str]:
     """Return the bearer tokens of a list, each perhaps with a name and a colon before it.
 
-    :raises SettingsError: a token is too short, or has characters that an Authorization header cannot have.
+    :raises SettingsError: a token is too short or has characters that an Authorization header cannot have, or a name is
+        invalid.
     """
     items = _items(value)
-    if any(len(item) < MIN_TOKEN_LENGTH or not TOKEN.fullmatch(item) for item in items):
-        raise SettingsError(
-            f'{name}: each token needs at least {MIN_TOKEN_LENGTH} ASCII characters, no blanks, and commas separate '
-            'tokens; the name before a token, as in ops:TOKEN, has at most 32 letters, digits, ".", "_" or "-"; '
-            "make a token with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
+    for owner, token in map(name_and_token, items):
+        if not TOKEN_NAME.fullmatch(owner) or len(token) < MIN_TOKEN_LENGTH or not TOKEN.fullmatch(token):
+            raise SettingsError(
+                f'{name}: each token must have at least {MIN_TOKEN_LENGTH} visible ASCII characters. Commas separate '
+                'tokens. A name before a token, as in ops:TOKEN, has at most 32 letters, digits, ".", "_" or "-", and '
+                'a token that contains a colon needs one. '
+                "Make a token with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
     return items
 
 
-def names_and_tokens(item: str) -> list[tuple[str, str]]:
-    """Return the tokens of an item of API_TOKENS, each with its name; the name of a bare token is empty.
-
-    An item that has the form of a name and a token may also be a bare token that contains a colon, so it is both.
-    """
-    name, _, token = item.partition(':')
-    if TOKEN_NAME.fullmatch(name) and len(token) >= MIN_TOKEN_LENGTH:
-        return [(name, token), (name, item)]
-    return [('', item)]
+def name_and_token(item: str) -> tuple[str, str]:
+    """Return the name and the token of an item of API_TOKENS; the name of a bare token is empty."""
+    name, colon, token = item.partition(':')
+    return (name, token) if colon else ('', item)
 
 
 def path_prefix(name: str, value: str) -> str:

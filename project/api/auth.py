@@ -8,7 +8,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
 from project.observability import TOKEN_KEY
-from project.setting_values import names_and_tokens
+from project.setting_values import name_and_token
 
 GUARDED = {
     'changes': {'PATCH', 'DELETE'},
@@ -65,7 +65,7 @@ def _log_name(sent: str, tokens: Sequence[str]) -> bool:
     names = [
         name
         for item in tokens
-        for name, token in names_and_tokens(item)
+        for name, token in (name_and_token(item), (name_and_token(item)[0], item))
         if hmac.compare_digest(sent.encode(), token.encode())
     ]
     if names:

@@ -342,12 +342,8 @@ class TokenTest(ChangeTestCase):
                 self.assertEqual(client.open(path, method=method).status_code, code)
 
     def test_token_may_contain_colons(self):
-        half = TOKEN[:20]
         for item, valid, wrong in (
-            (f'{half}:{half}', [f'{half}:{half}'], [half, f'{half}:', f':{half}']),
-            (f'{"x" * 33}:{TOKEN}', [f'{"x" * 33}:{TOKEN}'], [TOKEN]),
-            (f'a/b:{TOKEN}', [f'a/b:{TOKEN}'], [TOKEN]),
-            (f':{TOKEN}', [f':{TOKEN}'], [TOKEN]),
+            (f':{TOKEN}', [TOKEN, f':{TOKEN}'], ['', ':']),
             (f'ops:{TOKEN}', [TOKEN, f'ops:{TOKEN}'], ['ops']),
             (f'ops:x:{TOKEN}', [f'x:{TOKEN}', f'ops:x:{TOKEN}'], [TOKEN]),
         ):

@@ -49,6 +49,9 @@ DATABASES = Values(
         'postgres://u:p@h/d?target_session_attrs=primry',
         'postgres://u:p@/d?host=a:1,b:2&load_balance_hosts=x',
         'postgres://u:p@/d?hostaddr=127.0.0.1&gssencmode=x',
+        'postgres://u:p@h/d?keepalives_idle=x',
+        'postgres://u:p@h/d?sslmode=a%22b',
+        'postgres://u:p@h/d?sslnegotiation=direct&sslmode=prefer',
         'postgresql+asyncpg://u:p@h/d',
         'postgresql+nodriver://u:p@h/d',
         'mysql://u:p@h/d',
@@ -93,11 +96,14 @@ SERVICE = {
     ),
     'API_TOKENS': Values(
         (
-            *(KEY, f'{KEY},{KEY}2', f'{KEY}, ops:{KEY}2,', f'ops:{KEY}', f'{KEY}+/=~', f'{KEY[:9]}:{KEY[9:]}'),
-            *(f'{"x" * 33}:x', f':{KEY}', f'{KEY}:', f'ops:{KEY}:x'),
+            *(KEY, f'{KEY},{KEY}2', f'{KEY}, ops:{KEY}2,', f'ops:{KEY}', f'{KEY}+/=~'),
+            *(f':{KEY}', f'ops:{KEY}:x', f'ops::{KEY}'),
         ),
-        ('x', 'x' * 31, f'{KEY},short', 'ops:short', '\xe9' * 32, f'{KEY} {KEY}', f'{KEY}\n{KEY}', f'a b:{KEY}'),
-        r'ops:TOKEN|token_urlsafe\(32\)',
+        (
+            *('x', 'x' * 31, f'{KEY},short', 'ops:short', '\xe9' * 32, f'{KEY} {KEY}', f'{KEY}\n{KEY}', f'a b:{KEY}'),
+            *(f'ops:{"x" * 31}', f'ops@home:{KEY}', f'{"x" * 33}:{KEY}', f'{KEY}:'),
+        ),
+        r'ops:TOKEN.*token_urlsafe\(32\)',
     ),
     'PROTECT': Values(
         ('changes', 'writes', 'all', 'ALL'), ('x', 'none', 'changes,writes', '1'), 'changes, writes, all'
