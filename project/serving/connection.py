@@ -4,7 +4,7 @@ import contextlib
 import socket
 import time
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn.http import errors as http_errors
 
@@ -17,12 +17,13 @@ IDLE_SECONDS = 1.0  # idle time before shutdown closes a connection
 HEAD_BYTES = 16 * 1024
 # MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024
-LINE_BYTES = 16  # bytes that each line feed of a chunked body counts as; every chunk has two
-# Parts in which a request may arrive, since each costs about 0.1 ms: as many as it has packets of 536 bytes, which are
-# the smallest by default (RFC 9293 section 3.7.1).
-PARTS = (HEAD_BYTES + BODY_BYTES) // 536 + 1
+LINE_BYTES = 16  # added to the size of a chunked body for each line feed; every chunk has two
+# The number of packets in which a request may arrive; each costs about 0.1 ms of CPU. The largest request needs as many
+# in segments of 536 bytes, TCP's default for the largest segment (RFC 9293 section 3.7.1).
+PACKETS = (HEAD_BYTES + BODY_BYTES) // 536 + 1
 # Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
 DRAIN_BYTES = 32 * 1024
+DRAIN_PACKETS = 16  # in which they may arrive before the connection is closed, if the request had too many
 RECEIVE_BYTES = 8 * 1024  # at once
 
 
@@ -30,7 +31,7 @@ class Connection:
     """A client's socket as gunicorn sees it, which limits what a client may send, and how long it may take.
 
     * The headers of a request, and its body, each have a deadline and a limit in bytes. Together they have a limit on
-      the number of parts in which they arrive.
+      the number of packets in which they arrive.
     * ``100 Continue`` is sent only when the app reads the body: not before a 401 or 413.
     * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
     * Closing the connection while the client is still sending would reset it, and the client would lose the response.
@@ -46,7 +47,7 @@ class Connection:
         self._headers: bytes | None = b''  # of a response: None before they are complete, b'' when they have been sent
         self._continue: bytes | None = None  # the response 100 Continue, until it is sent
         self._left = HEAD_BYTES  # how many bytes the client may still send of the headers, or of the body
-        self._parts = PARTS  # how many more parts the request may have
+        self._packets = PACKETS  # how many more packets the request may have
         self._in_body = self._is_chunked = False
         self._ended = False
         self._receiving = False
@@ -80,7 +81,7 @@ class Connection:
         :param started: whether the first bytes of its headers have been received.
         """
         self._sock.settimeout(None)
-        self._in_body, self._is_chunked, self._left, self._parts = False, False, HEAD_BYTES, PARTS
+        self._in_body, self._is_chunked, self._left, self._packets = False, False, HEAD_BYTES, PACKETS
         self._between_requests = not started
         self._idle_since = time.monotonic()
         self._deadline = self._idle_since + (HEAD_SECONDS if started else self._keepalive)
@@ -89,34 +90,39 @@ class Connection:
         """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
 
         :param size: the maximum number of bytes.
-        :raises LimitRequestHeaders: the headers are too large, or the request has too many parts.
-        :raises RequestEntityTooLarge: the same for the body, with the framing of its chunks.
+        :raises LimitRequestHeaders: the headers are too large, or have too many packets.
+        :raises RequestEntityTooLarge: the body is too large, counting the framing of its chunks, or the request has too
+            many packets.
         """
         if self._ended or time.monotonic() >= self._deadline:
             self._ended = True  # otherwise the rest of a body that came too late would be read as the next request
             return b''
+        if self._left <= 0 or self._packets <= 0:
+            self._reject()
         if self._continue:
             self._sock.sendall(self._continue)
             self._continue = None
         self._receiving = True
-        # One byte beyond the limit shows that it is exceeded.
-        data = self._sock.recv(min(size, RECEIVE_BYTES, max(self._left, 0) + 1))
+        data = self._sock.recv(min(size, RECEIVE_BYTES, self._left))
         self._receiving = False
         self._ended = not data
-        self._parts -= 1
+        self._packets -= 1
         self._left -= len(data)
         if self._is_chunked:
             self._left -= LINE_BYTES * data.count(b'\n')
         if self._between_requests and data:
             self._between_requests = False
             self._deadline = time.monotonic() + HEAD_SECONDS
-        if self._left < 0 or self._parts < 0:
-            if not self._in_body:
-                raise http_errors.LimitRequestHeaders('the headers are too large')
-            from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see serving/__init__.py
-
-            raise RequestEntityTooLarge
+        if self._left < 0:
+            self._reject()
         return data
+
+    def _reject(self) -> NoReturn:
+        if not self._in_body:
+            raise http_errors.LimitRequestHeaders('the headers are too large, or have too many packets')
+        from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see serving/__init__.py
+
+        raise RequestEntityTooLarge
 
     def send(self, data: bytes) -> None:
         """Keep ``100 Continue`` until the body is read. gunicorn uses this method for nothing else."""
@@ -135,7 +141,7 @@ class Connection:
     def close(self) -> None:
         """Close the connection, after discarding a part of what the client is still sending."""
         if not self._between_requests and not self._ended:
-            self._left = DRAIN_BYTES
+            self._left, self._packets = DRAIN_BYTES, max(self._packets, DRAIN_PACKETS)
             self._deadline = time.monotonic() + CLOSE_SECONDS
             with contextlib.suppress(Exception):  # exceeded limits, OSError
                 self._sock.shutdown(socket.SHUT_WR)

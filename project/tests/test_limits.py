@@ -53,12 +53,12 @@ class LimitsTest(BaseTestCase):
                 self.assertEqual(client.receive()[0], 413)
 
     def test_packets_of_a_request_are_limited(self):
-        body = b'{"username": "ann", "email": ' + b' ' * 4000
+        body = b'{"username": "ann", "email": ' + b' ' * 9000
         length = b'Content-Length: 9999\r\n\r\n'
         for start, rest, status in (
-            (PING, b'X: ' + b'x' * 4000, 431),
+            (PING, b'X: ' + b'x' * 8000, 431),
             (POST + length, body, 413),
-            (POST + CHUNKED + b'fff\r\n', body, 413),
+            (POST + CHUNKED + b'ffff\r\n', body, 413),
         ):
             with self.subTest(start=start), RawClient(self.server.port) as client:
                 client.send(start)
@@ -77,6 +77,11 @@ class LimitsTest(BaseTestCase):
             status, headers, body = client.receive()
             self.assertEqual((status, body['message']), (431, 'Request Header Fields Too Large'))
             self.assertEqual(headers['vary'], 'Origin')
+
+    def test_large_headers_and_a_body_may_arrive_together(self):
+        with RawClient(self.server.port) as client:
+            client.send(POST + b'Content-Length: 9000\r\n', b'X: %b\r\n' % (b'x' * 6800) * 2 + b'\r\n' + b' ' * 9000)
+            self.assertEqual(client.receive()[0], 400)  # the body is no JSON
 
     def test_rejected_request_of_an_allowed_origin_has_the_cors_headers(self):
         twice = b'Content-Length: 1\r\nContent-Length: 2\r\nOrigin: https://%b.example\r\n\r\n'
