@@ -80,6 +80,7 @@ def require_standby() -> None:
         return
     names, announced, end = '', False, time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
+        wait_for_database()
         with db.engines['writes'].connect() as connection:
             if not (names := connection.scalar(SYNCHRONOUS)):
                 return
@@ -94,7 +95,8 @@ def require_standby() -> None:
         if not announced:
             where, announced = describe_database(), True
             print(f'Waiting up to {WAIT_SECONDS} s for a standby of the database {where}', file=sys.stderr)
-        # PostgreSQL's process waits until a standby confirms the COMMIT. Another COMMIT would leave another process.
+        # The backend waits for a standby, and another COMMIT would occupy another backend. If it has ended, for example
+        # because the server crashed, the COMMIT is sent again.
         while time.monotonic() < end and _is_running(pid):
             time.sleep(0.5)
     sys.exit(
@@ -104,6 +106,9 @@ def require_standby() -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether a process of PostgreSQL is running. It also ends if the server crashes."""
-    with db.engines['reads'].connect() as connection:
-        return bool(connection.scalar(IS_RUNNING, {'pid': pid}))
+    """Return whether a backend of PostgreSQL exists; False if the server is not available."""
+    try:
+        with db.engines['reads'].connect() as connection:
+            return bool(connection.scalar(IS_RUNNING, {'pid': pid}))
+    except OperationalError:
+        return False

@@ -63,7 +63,7 @@ class WaitingTest(CommandTestCase):
         server.respond = respond
         app = make_app(SQLALCHEMY_DATABASE_URI=server.url)
         self.addCleanup(dispose, app)
-        with app.app_context(), mock.patch('project.database.connecting.CALL_SECONDS', 0.1):
+        with app.app_context(), mock.patch('project.database.connecting.CALL_SECONDS', 0.5):
             waiting.require_standby()
         self.assertEqual(server.statements.count(str(waiting.SMALL_COMMIT)), 2)
 
