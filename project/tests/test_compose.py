@@ -75,7 +75,7 @@ class ClusterTest(unittest.TestCase):
                 hardening = {key: service.get(key) for key in ('read_only', 'cap_drop', 'security_opt', 'logging')}
                 self.assertEqual(hardening, {key: self.production['web-service'][key] for key in hardening})
                 self.assertEqual(service['pids_limit'], 256)
-                self.assertIn(service['mem_limit'], ('512m', '1g'))
+                self.assertIn(service['mem_limit'], ('512m', '1g', '1536m'))
                 self.assertEqual(service['restart'], 'no' if name == 'migrate' else 'unless-stopped')
 
     def test_no_list_has_an_entry_of_the_other_file_again(self) -> None:
