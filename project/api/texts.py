@@ -39,12 +39,12 @@ INVISIBLE = re.compile(
     '\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'
 )
 _EMOJI = '\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff'
-# They are allowed where they can change the display.
+# Sequences whose invisible characters are allowed, because they can change the display. The rule for joiners is coarse:
+# it also allows some that change nothing.
 JOINED = re.compile(
     '|'.join(
         (
             # A joiner after any letter of a script that has joiners: Arabic and related scripts, and those of India.
-            # After some letters, or at the end of a word, it may change nothing.
             '(?<=[\u0620-\u08ff\u0900-\u0dff])[\u200c\u200d]',
             # An emoji sequence: with a presentation selector, joined, a keycap, a flag with tags.
             f'(?<=[{_EMOJI}])[\ufe0e\ufe0f]?\u200d(?=[{_EMOJI}])',
@@ -75,7 +75,10 @@ LOCALHOST = re.compile(r'@localhost\Z', re.IGNORECASE)  # the one domain without
 NOT_EMAILS = (
     (re.compile(r'".*"@.*'), 'must not have quotes before the @'),
     (re.compile(r'[^@]+@\[[^@]*]'), 'must have a domain name after the @, not an IP address in brackets'),
-    (re.compile(r'[^@\s]+@[\w-]+'), 'must have a domain with a period, or localhost, after the @'),
+    (
+        re.compile(r'[^@\s]+@(?!localhost\Z)[\w-]+', re.IGNORECASE),
+        'must have a domain with a period, or localhost, after the @',
+    ),
 )
 
 

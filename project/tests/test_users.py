@@ -54,6 +54,7 @@ BAD_EMAILS = [
     ('ann@[127.0.0.1]', 'must have a domain name after the @, not an IP address in brackets'),
     ('ann@[IPv6:::1]', 'must have a domain name after the @, not an IP address in brackets'),
     ('ann@127.0.0.1', 'must be an email address'),
+    ('ann..b@LocalHost', 'must be an email address'),
     ('ann@@example.com', 'must be an email address'),
     ('ann bee@example.com', 'must be an email address'),
     ('Ann <ann@example.com>', 'must be an email address'),
