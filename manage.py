@@ -3,7 +3,7 @@
 import io
 import sys
 
-# Before the imports, which need it. The syntax of this file is also that of Python 2, which must be able to read it.
+# Before the imports, which need it. This file has only syntax that Python 2 can parse, so that it prints this message.
 if sys.version_info < (3, 11):
     sys.exit('The users service needs Python 3.11 or later; this is %d.%d.' % sys.version_info[:2])
 

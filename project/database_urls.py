@@ -113,7 +113,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 
 def _names_same(url: URL, other: URL) -> bool:
-    """Return whether two URLs have a place in common, or name the same file, and so the same database."""
+    """Return whether two URLs have a value of :func:`places` in common, or name the same file."""
     here, there = places(url), places(other)
     if here & there:
         return True
@@ -178,7 +178,7 @@ def parse(text: str | URL, variable: str) -> URL:
         return url
     raise config.SettingsError(
         f'{variable} must name a PostgreSQL database, such as {EXAMPLE}, '
-        'or an SQLite file with three slashes and no options, such as sqlite:///users.db.'
+        'or an SQLite file, with three slashes and without options, such as sqlite:///users.db.'
     )
 
 

@@ -94,7 +94,7 @@ class Batcher:
     def run(self, key: Hashable, function: Callable[[list[Any]], Sequence[Any]], item: Any, end: float) -> Any:
         """Run ``function`` for ``item``, together with the other calls that wait in the same lane.
 
-        :param key: names the lane. The functions of all its calls do the same.
+        :param key: names the lane. All calls with one key pass equivalent functions, since a batch runs one of them.
         :param function: takes the items of a batch. Returns one outcome for each, in the same order; an outcome
             that is an exception is raised in its call. Outcomes may be shared between calls: do not change them.
         :param item: the item of this call.

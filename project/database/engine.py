@@ -108,7 +108,7 @@ _discarded_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
 
 def discard_older(engine: Engine) -> None:
-    """Let the pool replace each of its current connections before the next use; not if the call is a probe."""
+    """Let the pool replace each of its current connections before the next use. A health check replaces none."""
     if not connecting.is_probe():
         _discarded_at[engine] = time.monotonic()
 
@@ -138,7 +138,7 @@ def _must_be_replaced(engine: Engine, connection: Any, record: ConnectionPoolEnt
     try:
         return bool(record.info['is_abandoned']())
     except TimedOut:
-        hosts.timed_out(record.info[SERVER])
+        hosts.record_timeout(record.info[SERVER])
         discard_older(engine)
         raise
     except psycopg2.OperationalError:

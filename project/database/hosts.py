@@ -31,8 +31,8 @@ def try_last(address: libpq.Server) -> None:
     _timed_out[address] = time.monotonic()
 
 
-def timed_out(address: libpq.Server) -> None:
-    """Let new connections try an address last, because it did not respond; not if the call is a probe."""
+def record_timeout(address: libpq.Server) -> None:
+    """Let new connections try an address last, because it did not respond. A health check records nothing."""
     if not is_probe():
         try_last(address)
 
@@ -86,7 +86,7 @@ def connect(arguments: dict[str, Any]) -> tuple[Any, libpq.Server]:
                 return connection, address
             except Exception as reason:
                 if isinstance(reason, TimedOut) and not late:
-                    timed_out(address)
+                    record_timeout(address)
                 responded = responded or not isinstance(reason, TimedOut)
                 if not isinstance(error, TimedOut):
                     error = as_driver_error(reason)

@@ -16,8 +16,9 @@ The rule that keeps reads from being stale, for any number of processes that sha
 The rule requires that a new leader cannot commit before all standbys have left the old one. An example is three nodes
 under Patroni with ``synchronous_mode_strict``.
 
-A user without privileges sees that a server sends its WAL, but not to what. So a backup tool such as ``pg_receivewal``
-counts as a standby. While one is connected to an abandoned primary, reads leave it only after a write has timed out.
+A database role without privileges sees that a server sends its WAL, but not to what. So a backup tool such as
+``pg_receivewal`` counts as a standby. While one is connected to an abandoned primary, reads leave it only after a write
+has timed out.
 """
 
 import contextlib
@@ -137,7 +138,7 @@ def _timeline(server: libpq.Server, arguments: dict[str, Any]) -> str:
         try:
             connection = psycopg2.connect(**{**arguments, **server._asdict()})
         except connecting.TimedOut:
-            hosts.timed_out(server)
+            hosts.record_timeout(server)
             raise
         with contextlib.closing(connection):
             return _position(connection)[0] or ''

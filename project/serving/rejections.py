@@ -33,7 +33,8 @@ def error_response(status: int, reason: str, origin: str | None) -> bytes:
     """Return the JSON response to a request that gunicorn rejects.
 
     :param reason: the reason phrase, which is the message, too.
-    :param origin: the Origin header, if gunicorn has read one. A single origin of CORS_ORIGINS is allowed in any case.
+    :param origin: the Origin header, if gunicorn has read one. If CORS_ORIGINS has one origin, the response names it
+        whatever this header is.
     """
     allowed = next(iter(ORIGINS)) if len(ORIGINS) == 1 else origin
     body = orjson.dumps({'status': 'fail' if status < 500 else 'error', 'message': reason})

@@ -17,7 +17,7 @@ from gunicorn.workers import ggevent
 from serving.connection import RECEIVE_BYTES, Connection
 from serving.rejections import error_response, rejection
 
-# A valid Host header. project/service.py checks it, too, but cannot be imported here.
+# A valid or an empty Host header. project/service.py, which cannot be imported here, rejects empty ones, too.
 HOST = re.compile(r'(?:[a-z0-9._-]+|\[[a-f0-9:.]+\])?(?::[0-9]{0,5})?', re.ASCII | re.IGNORECASE)
 ABSOLUTE = re.compile('[a-z][a-z0-9+.-]*://([^/?#]*)', re.IGNORECASE)  # a URI with an authority (RFC 3986 section 3)
 
@@ -118,7 +118,8 @@ class Worker(ggevent.GeventWorker):
 def prefer_target_host(req: Any) -> None:
     """Replace the Host header by the authority of the request target (RFC 9112 section 3.2.2).
 
-    A malformed header stays, as does a missing one in HTTP/1.1, so that the service rejects the request.
+    A malformed Host header is not replaced. In HTTP/1.1, a missing one is not added. The service then rejects the
+    request.
 
     :param req: gunicorn's request. Targets that are not in absolute form have no authority.
     """

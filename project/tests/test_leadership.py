@@ -119,7 +119,7 @@ class LeadershipTest(BaseTestCase):
             self.assertEqual(503, self.name())
             self.assertEqual('new', self.name())
 
-    def test_check_without_a_response_to_a_health_check_changes_nothing(self):
+    def test_health_check_whose_leader_does_not_respond_changes_nothing(self):
         held = threading.Event()
         self.addCleanup(held.set)
         self.old.check = lambda: held.wait(60) and None

@@ -282,7 +282,7 @@ class UnavailableTest(BaseTestCase):
     def send_two(self, word, *requests):
         """Send two requests at the same time, and return the number of connections that this opened.
 
-        :param word: of the statement that both have sent before either gets a response.
+        :param word: a word of the statement. There is no response before both requests have sent that statement.
         """
         both, before = threading.Barrier(2, timeout=SLACK_SECONDS), self.server.connected
         self.server.respond = lambda sql: (word not in sql or both.wait() >= 0) and rows(ROW)

@@ -15,8 +15,8 @@ from project.tests.support.patroni import PatroniCluster, shared_cluster
 from project.tests.support.recorder import Recorder
 from project.tests.support.servers import Server, wait_until
 
-# From the first possible commit of a leader to a successful write. The limit is this and the time of the slowest /ping,
-# because other programs delay both.
+# From the first possible commit of a leader to a successful write. The limit is this plus the time of the slowest
+# /ping, because other programs delay both.
 RECOVERY_SECONDS = 1.0
 MOVE_SECONDS = 3.0  # from the promotion of a second primary to a successful write
 FAILOVER_SECONDS = 60.0  # until a leader is elected and has its standby
@@ -97,7 +97,7 @@ class ClusterCase(FaultCase):
         """Cause a fault under load, and check that writes succeed soon after the leader can commit again.
 
         :param moves: whether another node becomes the leader; if not, the same one may.
-        :param within: the limit for the seconds until the first write succeeds, without the time of the slowest /ping.
+        :param within: the seconds until the first write succeeds, to which the time of the slowest /ping is added.
         :returns: the leader afterwards, and when the fault was caused.
         """
         old = self.patroni.leader

@@ -20,7 +20,8 @@ class Load:
     :param pause: seconds between a response and the next request, so that the machine is not overloaded.
     :ivar responses: all responses, in the order of their ends.
     :ivar failures: for each request without a response, when it was sent and the exception.
-    :raises Exception: at the end of the block: any other exception of ``send``, which ended its client.
+    :raises Exception: at the end of the block, an exception of ``send`` that is not a missing response. It has ended
+        its client.
     """
 
     def __init__(self, send: Callable[[], Response], clients: int = 1, pause: float = 0.02) -> None:

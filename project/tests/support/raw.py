@@ -88,11 +88,11 @@ class RawClient:
             return True  # it was reset, because the client was still sending
 
     def is_cut(self, data: bytes) -> bool:
-        """Send ``data`` again and again, and return whether the server closes the connection before ``TOO_MUCH``."""
+        """Send ``data`` until ``TOO_MUCH`` bytes are sent, and return whether the server closes the connection."""
         try:
             for number in range(TOO_MUCH // len(data)):
                 self.socket.sendall(data)
-                time.sleep(number * 0.004)  # for the server to receive it, instead of the buffers of the kernel
+                time.sleep(number * 0.004)  # so that the server reads it before more fills the buffers of the kernel
         except ConnectionError:
             return True
         return False

@@ -38,7 +38,7 @@ class Recorder:
         return response
 
     def contest(self) -> Response:
-        """Add a user with one of three emails. If a user has it already, give that user another one."""
+        """Add a user with one of three emails. If it is taken, change its owner's, so that it becomes free."""
         email = f'contested{random.randrange(3)}.{self._run_id}@example.com'
         response = self.add(email)
         if response.status == 400:
