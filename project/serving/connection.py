@@ -6,6 +6,7 @@ import time
 from math import inf
 from typing import Any, NoReturn
 
+import gevent
 from gunicorn.http import errors as http_errors
 
 HEAD_SECONDS = 10.0  # for the request line and the headers of a request
@@ -18,20 +19,20 @@ HEAD_BYTES = 16 * 1024
 # MAX_CONTENT_LENGTH in project/config.py, which is 64 KiB, and 4 KiB for the framing of chunks.
 BODY_BYTES = 68 * 1024
 LINE_BYTES = 16  # added to the size of a chunked body for each line feed; every chunk has two
-# The number of packets in which a request may arrive; each costs about 0.1 ms of CPU. The largest request needs as many
-# in segments of 536 bytes, TCP's default for the largest segment (RFC 9293 section 3.7.1).
-PACKETS = (HEAD_BYTES + BODY_BYTES) // 536 + 1
+# The packets of a request that are received as they arrive. Each costs about 0.1 ms of CPU, so if a request has more,
+# those that arrive within COLLECT_SECONDS are received together.
+PACKETS = 32
+COLLECT_SECONDS = 0.5
 # Bytes of an unread body that are discarded to keep the connection, and again before it is closed.
 DRAIN_BYTES = 32 * 1024
-DRAIN_PACKETS = 16  # in which they may arrive before the connection is closed, if the request had too many
 RECEIVE_BYTES = 8 * 1024  # at once
 
 
 class Connection:
     """A client's socket as gunicorn sees it, which limits what a client may send, and how long it may take.
 
-    * The headers of a request, and its body, each have a deadline and a limit in bytes. Together they have a limit on
-      the number of packets in which they arrive.
+    * The headers of a request, and its body, each have a deadline and a limit in bytes. A request in many packets is
+      received slowly.
     * ``100 Continue`` is sent only when the app reads the body: not before a 401 or 413.
     * The headers of a response are sent together with the start of its body, instead of in a packet of their own.
     * Closing the connection while the client is still sending would reset it, and the client would lose the response.
@@ -47,7 +48,7 @@ class Connection:
         self._headers: bytes | None = b''  # of a response: None before they are complete, b'' when they have been sent
         self._continue: bytes | None = None  # the response 100 Continue, until it is sent
         self._left = HEAD_BYTES  # how many bytes the client may still send of the headers, or of the body
-        self._packets = PACKETS  # how many more packets the request may have
+        self._packets = 0  # of the request, so far
         self._in_body = self._is_chunked = False
         self._ended = False
         self._receiving = False
@@ -81,7 +82,7 @@ class Connection:
         :param started: whether the first bytes of its headers have been received.
         """
         self._sock.settimeout(None)
-        self._in_body, self._is_chunked, self._left, self._packets = False, False, HEAD_BYTES, PACKETS
+        self._in_body, self._is_chunked, self._left, self._packets = False, False, HEAD_BYTES, 0
         self._between_requests = not started
         self._idle_since = time.monotonic()
         self._deadline = self._idle_since + (HEAD_SECONDS if started else self._keepalive)
@@ -90,14 +91,15 @@ class Connection:
         """Return bytes that the client has sent; none if it has ended its stream or exceeded a deadline.
 
         :param size: the maximum number of bytes.
-        :raises LimitRequestHeaders: the headers are too large, or have too many packets.
-        :raises RequestEntityTooLarge: the body is too large, counting the framing of its chunks, or the request has too
-            many packets.
+        :raises LimitRequestHeaders: the headers are too large.
+        :raises RequestEntityTooLarge: the body is too large, counting the framing of its chunks.
         """
+        if self._packets >= PACKETS and not self._ended:
+            gevent.sleep(COLLECT_SECONDS)
         if self._ended or time.monotonic() >= self._deadline:
             self._ended = True  # otherwise the rest of a body that came too late would be read as the next request
             return b''
-        if self._left <= 0 or self._packets <= 0:
+        if self._left <= 0:
             self._reject()
         if self._continue:
             self._sock.sendall(self._continue)
@@ -106,7 +108,7 @@ class Connection:
         data = self._sock.recv(min(size, RECEIVE_BYTES, self._left))
         self._receiving = False
         self._ended = not data
-        self._packets -= 1
+        self._packets += 1
         self._left -= len(data)
         if self._is_chunked:
             self._left -= LINE_BYTES * data.count(b'\n')
@@ -119,7 +121,7 @@ class Connection:
 
     def _reject(self) -> NoReturn:
         if not self._in_body:
-            raise http_errors.LimitRequestHeaders('the headers are too large, or have too many packets')
+            raise http_errors.LimitRequestHeaders('the headers are too large')
         from werkzeug.exceptions import RequestEntityTooLarge  # not at the top: see serving/__init__.py
 
         raise RequestEntityTooLarge
@@ -141,7 +143,7 @@ class Connection:
     def close(self) -> None:
         """Close the connection, after discarding a part of what the client is still sending."""
         if not self._between_requests and not self._ended:
-            self._left, self._packets = DRAIN_BYTES, max(self._packets, DRAIN_PACKETS)
+            self._left = DRAIN_BYTES
             self._deadline = time.monotonic() + CLOSE_SECONDS
             with contextlib.suppress(Exception):  # exceeded limits, OSError
                 self._sock.shutdown(socket.SHUT_WR)
