@@ -27,6 +27,7 @@ class NginxTest(AttackCase):
             (b'GET /users HTTP/1.1\r\n\r\n', 400),
             (b'GET /users HTTP/1.1\r\nHost: a b\r\n\r\n', 400),
             (b'garbage\r\n\r\n', 400),
+            (b'GET / HTTP/1.1\r\nHost: x\r\nIf-Match:\r\n\r\n', 412),
             (b'GET /' + b'x' * 9000 + b' HTTP/1.1\r\nHost: x\r\n\r\n', 414),
             (PING + b'X: ' + b'x' * 9000 + b'\r\n\r\n', 431),
             (PAGE + CHUNKED + b'zz\r\n', 400),
