@@ -7,7 +7,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit('The users service needs Python 3.11 or later; this is %d.%d.' % sys.version_info[:2])
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from project import config, create_app
 from project.commands import bench, recreating, schema, server, tests, users
@@ -44,5 +44,5 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         sys.stderr.write('Interrupted.\n')
         sys.exit(130)  # 128 and the number of the signal, as in a shell
-    except OperationalError as error:
+    except DBAPIError as error:
         sys.exit('Database error: %s' % str(error.orig).strip().splitlines()[0])
