@@ -167,7 +167,7 @@ def parse(text: str | URL, variable: str) -> URL:
         url = _without_query_fields(url.set(drivername='postgresql+psycopg2'))
         try:
             libpq.check(connect_arguments(url))
-        except (ArgumentError, TypeError, psycopg2.Error) as error:
+        except (ArgumentError, OSError, TypeError, ValueError, psycopg2.Error) as error:
             message = f'{variable} cannot be used: {" ".join(str(error).split())}; use a URL such as {EXAMPLE}'
             raise config.SettingsError(f'{message}, and check the PG* variables.') from None
         return url

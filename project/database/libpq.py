@@ -79,8 +79,9 @@ def check(arguments: Mapping[str, Any]) -> None:
         # No connection to the broadcast address is possible. Before it tries, libpq has checked the values.
         psycopg2.connect(**{**arguments, 'hostaddr': ','.join(['255.255.255.255'] * count)}).close()
     except psycopg2.Error as error:
-        if found := re.search('(?:^|failed: )((?:invalid|weak) .*)', str(error)):
-            raise psycopg2.OperationalError(re.sub(': ".*"$| ".*"(?= for )', '', found[1])) from None
+        if found := re.search('(?:^|failed: )((?:invalid|weak) .*)', str(error).strip(), re.DOTALL):
+            message = re.sub(': ".*"$| ".*"(?= for )', '', found[1], flags=re.DOTALL)
+            raise psycopg2.OperationalError(message) from None
 
 
 def _read_service(name: str) -> dict[str, str]:
@@ -91,7 +92,7 @@ def _read_service(name: str) -> dict[str, str]:
     shared = Path(os.environ.get('PGSYSCONFDIR') or '/etc/postgresql-common') / 'pg_service.conf'
     for file in (Path(own), shared):
         found: dict[str, str] | None = None
-        for line in file.read_text(encoding='utf-8').splitlines() if file.is_file() else ():
+        for line in file.read_text(encoding='utf-8', errors='replace').splitlines() if file.is_file() else ():
             text = line.strip()
             if text.startswith('['):
                 if found is not None:
