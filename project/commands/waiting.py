@@ -108,7 +108,7 @@ def require_standby() -> None:
 def _is_running(pid: int) -> bool:
     """Return whether a backend of PostgreSQL exists; False if the server is not available."""
     try:
-        with db.engines['reads'].connect() as connection:
+        with connecting.deadline(connecting.CALL_SECONDS), db.engines['reads'].connect() as connection:
             return bool(connection.scalar(IS_RUNNING, {'pid': pid}))
     except OperationalError:
         return False
