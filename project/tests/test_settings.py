@@ -53,7 +53,6 @@ DATABASES = Values(
         'postgres://u:p@h/d?sslmode=a%22b',
         'postgres://u:p@h/d?sslmode=a%0Ab',
         'postgres://u:p%00@h/d',
-        'postgres://u:p@h/d%00',
         'postgres://u:p@h/\udcff',
         'postgres://u:p@h/d?sslnegotiation=direct&sslmode=prefer',
         'postgresql+asyncpg://u:p@h/d',
